@@ -1,0 +1,22 @@
+//! The bytes that procid's kernel side and its userspace share.
+//!
+//! Every struct here is `repr(C)` without implicit padding (`zerocopy`'s
+//! derives refuse to compile otherwise, for both targets) and its size is
+//! asserted below its definition. On the wire there is no `bool`, no `usize`,
+//! no `Option`: flags are `u32` with named bits, absence is a documented zero.
+//! Fields are native-endian unless their documentation says network order.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`event`] | header, kinds and loss causes of ring-buffer events |
+//! | [`image`] | what names a process image, its credentials, its file |
+//! | [`process`] | fork, exec and exit events, snapshot rows of processes |
+//! | [`socket`] | the socket tag, connection events, snapshot rows of sockets |
+//! | [`offsets`] | offsets of kernel fields, filled in from the kernel's BTF |
+#![no_std]
+
+pub mod event;
+pub mod image;
+pub mod offsets;
+pub mod process;
+pub mod socket;

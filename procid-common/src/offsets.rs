@@ -1,0 +1,1 @@
+//! Offsets of the kernel fields the programs read.

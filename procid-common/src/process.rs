@@ -1,0 +1,85 @@
+//! Events of fork, exec and exit.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    event::Header,
+    image::{Credentials, ImageId, ImageRecord},
+};
+
+/// Bytes of a task's name, the terminating NUL included (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+/// Most path components the kernel side follows from an executable to its root.
+pub const PATH_DEPTH_MAX: usize = 40;
+/// Bytes kept for an executable's path.
+pub const PATH_MAX: usize = 4096;
+/// Bytes kept of a command line.
+pub const ARGS_MAX: usize = 8192;
+
+/// Who a task was at one moment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Actor {
+    pub creds: Credentials,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Thread group id in the process's own pid namespace.
+    pub vpid: u32,
+    /// Cgroup v2 id; 0 when unknown.
+    pub cgroup: u64,
+    /// Inode of the process's network namespace; 0 when unknown.
+    pub netns: u32,
+    /// Inode of the process's mount namespace; 0 when unknown.
+    pub mntns: u32,
+    /// The thread's name: its own claim.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Actor>() == 64);
+
+/// [`crate::event::kind::FORK`]: `image.id` was forked by `image.parent`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Fork {
+    pub header: Header,
+    pub image: ImageRecord,
+    /// The child.
+    pub actor: Actor,
+}
+
+const _: () = assert!(size_of::<Fork>() == 208);
+
+/// [`crate::event::kind::EXEC`] and [`crate::event::kind::TASK_ROW`].
+///
+/// After it come `path_len` bytes of path components, each a byte of length
+/// and that many bytes of name, *leaf first*; then `args_len` bytes of the
+/// command line, arguments ended by NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Exec {
+    pub header: Header,
+    pub image: ImageRecord,
+    pub actor: Actor,
+    /// The file's hash where the kernel computed it; zero otherwise.
+    pub sha256: [u8; 32],
+    /// 1 when `sha256` was computed by the kernel for this exec.
+    pub hashed: u32,
+    pub path_len: u32,
+    pub args_len: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Exec>() == 256);
+
+/// [`crate::event::kind::EXIT`]: the last thread of the process has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Exit {
+    pub header: Header,
+    pub id: ImageId,
+    /// As `wait(2)` reports it: exit status in bits 8–15, signal in bits 0–6.
+    pub status: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Exit>() == 48);

@@ -1,0 +1,34 @@
+//! What the command line and the config file ask of `procid run`.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Which hooks may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Everything that loads and attaches.
+    #[default]
+    Auto,
+    Lsm,
+    Cgroup,
+}
+
+/// What is kept of command lines, which hold secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Args {
+    #[default]
+    Full,
+    None,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Records on stdout as NDJSON, else as table lines.
+    pub json: bool,
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    /// The cgroup v2 directory to attach to; `None`: the root, wherever mounted.
+    pub cgroup: Option<PathBuf>,
+    pub backend: Backend,
+    pub args: Args,
+    pub update_every: Duration,
+}

@@ -1,0 +1,88 @@
+//! SHA-256 of the file that ran.
+
+use std::{io, os::fd::BorrowedFd};
+
+use procid_common::image::{FileState, ImageId};
+
+/// How a hash is known: see the contract of `procid.hash.grade`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    /// IMA measured the file inside exec.
+    Kernel,
+    /// Hashed before the exec was let go on.
+    Gated,
+    /// Hashed later from the same inode, whose state matches what the kernel
+    /// saw at exec, before and after the read.
+    Verified,
+}
+
+/// Why there is no hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The file that ran can no longer be opened.
+    Gone,
+    /// The inode's state is no longer what it was at exec.
+    Changed,
+    TooLarge,
+    Unreadable,
+    /// Not hashed yet.
+    Pending,
+    /// A file system whose content the kernel does not control.
+    UntrustedFs,
+    /// The file had been modified within one clock tick before the exec and
+    /// the image ended within that tick: a rewrite in between cannot be told.
+    Unsettled,
+    /// The image has no file: a kernel thread, or its exec was not seen.
+    NoFile,
+}
+
+/// The SHA-256 of an image's file, or why it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileHash {
+    Known { sha256: [u8; 32], grade: Grade },
+    None(Missing),
+}
+
+/// What the kernel says of the inode behind an open descriptor, now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    pub file: FileState,
+    pub fs_magic: u32,
+    /// Bits of [`procid_common::image::flags`].
+    pub flags: u32,
+}
+
+/// Reads the state of an inode the way the exec hook reads it, so that the two
+/// can be compared whatever the file system tells stat(2).
+pub trait Inspect: Send + Sync {
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    fn inspect(&self, fd: BorrowedFd<'_>) -> io::Result<Inspected>;
+}
+
+/// A file to hash.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub id: ImageId,
+    /// What the kernel saw at exec.
+    pub file: FileState,
+    pub fs_magic: u32,
+    pub flags: u32,
+    /// Path at exec, in the process's own root.
+    pub path: Option<Vec<u8>>,
+    /// Mount namespace the path is to be read in.
+    pub mntns: u32,
+    /// Time of the exec, nanoseconds since boot.
+    pub exec_ns: u64,
+    /// Whether the process was found running (its exec was not seen), so that
+    /// the state given is the present one.
+    pub snapshot: bool,
+}
+
+/// The end of one [`Request`].
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub id: ImageId,
+    pub hash: FileHash,
+}

@@ -1,0 +1,11 @@
+//! Which images there are and what is known of each.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`image`] | one image: its facts, its parent, its hash |
+//! | [`images`] | the table of images, live and lately ended |
+//! | [`hash`] | SHA-256 of the file that ran, with the grade it has earned |
+
+pub mod hash;
+pub mod image;
+pub mod images;

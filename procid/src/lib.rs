@@ -1,0 +1,19 @@
+//! procid: which running process image is speaking on this connection?
+//!
+//! Data flows one way: [`kernel`] (hooks, ring buffer) → [`decode`] →
+//! [`identity`] and [`connections`] (what is known) → [`agent`] (joins them
+//! into [`records`]) → stdout, [`api`]. [`cli`] holds the commands.
+//!
+//! `records`, `flow`, `decode`, `identity`, `connections` and `snapshot` need
+//! no eBPF and never import aya; `cargo xtask test` checks that.
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod connections;
+pub mod decode;
+pub mod flow;
+pub mod identity;
+pub mod kernel;
+pub mod records;
+pub mod snapshot;

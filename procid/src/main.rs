@@ -1,0 +1,5 @@
+//! The `procid` command.
+
+fn main() -> std::process::ExitCode {
+    procid::cli::main()
+}

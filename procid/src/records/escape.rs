@@ -1,0 +1,1 @@
+//! Bytes that a process chose, made harmless for a line and a terminal.

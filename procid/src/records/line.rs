@@ -1,0 +1,1 @@
+//! A record as one line of a table, for people.

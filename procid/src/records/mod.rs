@@ -1,0 +1,334 @@
+//! Records as users see them: one JSON object a line, in the names of the
+//! Elastic Common Schema 9.4 (<https://www.elastic.co/docs/reference/ecs>).
+//!
+//! [`Record`] mirrors the JSON and nothing else; who fills it in is
+//! [`crate::agent`]. An absent field is unknown, never 0 or "". 64-bit
+//! identifiers are decimal strings.
+
+use serde::{Deserialize, Serialize};
+
+pub mod escape;
+pub mod line;
+
+/// Version of the Elastic Common Schema the names are taken from.
+pub const ECS_VERSION: &str = "9.4.0";
+
+/// One record. Field order is the order in the output.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The kernel's time, RFC 3339 with nine digits and `Z`.
+    #[serde(rename = "@timestamp", skip_serializing_if = "String::is_empty")]
+    pub timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<Ecs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Box<Process>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<Related>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub procid: Option<Box<Procid>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ecs {
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    pub kind: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub category: Vec<String>,
+    #[serde(rename = "type", skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    pub action: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    pub module: String,
+    pub dataset: String,
+    /// Consecutive within one `agent.ephemeral_id`; absent in answers of
+    /// `who` that no agent gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Host {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Id>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Agent {
+    #[serde(rename = "type")]
+    pub agent_type: String,
+    pub version: String,
+    /// One installation: kept in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// One run of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub network_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iana_number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub community_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Endpoint {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// An object whose only field is an id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Id {
+    pub id: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorCode {
+    /// The errno's name, `ECONNREFUSED`.
+    pub code: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vpid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub real_user: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub real_group: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Sha256>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<Process>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Box<Process>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Thread {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sha256 {
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Related {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ip: Vec<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hash: Vec<String>,
+}
+
+/// What ECS has no name for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Procid {
+    /// `opener`, `speaker` or `acceptor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// `allow`, `deny` or `audit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    /// `live` or `snapshot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<String>,
+    /// `COOKIE.COUNT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<Socket>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Exe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<HashState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ancestry: Option<Vec<String>>,
+    /// The image that opened the socket, where another one is speaking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opener: Option<Box<Process>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loginuid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessionid: Option<u32>,
+    /// Cgroup v2 id, decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Id>,
+    /// Network namespace of the process, where it is not its socket's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Image flags in words: `memfd`, `deleted`, `kernel`, `forked`, …
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Why a field one would expect is absent: field name → reason.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub unknown: std::collections::BTreeMap<String, String>,
+    /// `ready`: the backend in use, `cgroup`, `lsm` or `lsm+cgroup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// `ready`: the hooks that are attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<String>>,
+    /// `ready`: what is not covered, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncovered: Option<Vec<Uncovered>>,
+    /// `loss`: records lost since the last one, by cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<std::collections::BTreeMap<String, u64>>,
+    /// Last record of a `who` answer: what the answer could have missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Socket {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// `stream`, `dgram`, `raw`, `packet`, `seqpacket`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub socket_type: Option<String>,
+    /// Inode of the network namespace, decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Snapshot rows: the kernel's name of the TCP state, `ESTABLISHED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exe {
+    /// `major:minor`.
+    pub dev: String,
+    pub inode: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HashState {
+    /// `kernel`, `gated`, `verified` or `none`.
+    pub grade: String,
+    /// Why there is no hash, where `grade` is `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ParentState {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<HashState>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Uncovered {
+    pub path: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Coverage {
+    /// RFC 3339; absent: nothing before now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    pub to: String,
+    /// Records lost in that time, by cause.
+    pub lost: std::collections::BTreeMap<String, u64>,
+    pub uncovered: Vec<Uncovered>,
+    /// `live` or `snapshot`.
+    pub provenance: String,
+}
