@@ -10,7 +10,7 @@ use crate::{
 /// Bytes of a task's name, the terminating NUL included (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 /// Most path components the kernel side follows from an executable to its root.
-pub const PATH_DEPTH_MAX: usize = 40;
+pub const PATH_DEPTH_MAX: usize = 48;
 /// Bytes kept for an executable's path.
 pub const PATH_MAX: usize = 4096;
 /// Bytes kept of a command line.

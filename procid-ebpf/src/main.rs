@@ -1,9 +1,51 @@
-//! procid's kernel side.
+//! procid's kernel side: programs that tag sockets with the process images
+//! that use them, and tell userspace of images and connections.
+//!
+//! One file per hook family; what they share is in the rooms below.
+//!
+//! | hooks | file |
+//! | --- | --- |
+//! | fork, exec, exit | [`process`] |
+//! | IMA hash inside exec | [`measure`] |
+//! | socket creation and release | [`lifetime`] |
+//! | connect | [`connect`] |
+//! | datagram sends | [`send`] |
+//! | TCP state changes, retransmissions | [`state`] |
+//! | iterators for what existed before | [`iterate`] |
+//!
+//! | shared | file |
+//! | --- | --- |
+//! | offsets of kernel fields, and reading them | [`kernel`] |
+//! | who a task is | [`identity`] |
+//! | inode state and path of a file | [`file`] |
+//! | socket facts and the socket tag | [`socket`] |
+//! | maps | [`maps`] |
 #![no_std]
 #![no_main]
+
+mod connect;
+mod file;
+mod identity;
+mod iterate;
+mod kernel;
+mod lifetime;
+mod maps;
+mod measure;
+mod process;
+mod send;
+mod socket;
+mod state;
+
+/// The kernel loads LSM programs, and lends most helpers, only to programs
+/// under a GPL-compatible licence.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // An endless loop is refused by the verifier: a program that could panic
+    // does not load, rather than misbehave.
     loop {}
 }

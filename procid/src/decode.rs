@@ -126,7 +126,7 @@ fn join_path(mut bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     Ok(path)
 }
 
-fn split_args(bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn split_args(bytes: &[u8]) -> Vec<Vec<u8>> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();

@@ -1,6 +1,33 @@
 //! The only room that speaks to the kernel's BPF side: loads, attaches, reads.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`hooks`] | every hook procid can use, in one table |
+//! | [`btf`] | offsets of kernel fields |
+//! | [`iterate`] | the snapshot, and the inode behind a descriptor |
+//! | [`probe`] | what `procid doctor` tries |
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::{Iter, Program},
+};
+use procid_common::{event::Loss, image::flags};
+use rustix::{
+    event::{Timespec, epoll},
+    time::{ClockId, clock_gettime},
+};
+use zerocopy::IntoBytes as _;
 
 use crate::{
     agent::{
@@ -11,18 +38,50 @@ use crate::{
     identity::hash::Inspect,
     records::Uncovered,
 };
+use btf::KernelTypes;
+use hooks::{HOOKS, Role};
+
+pub mod btf;
+mod hooks;
+mod iterate;
+mod probe;
+
+pub use probe::{Probe, probe};
+
+/// The eBPF object, built from `procid-ebpf` by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/procid-ebpf"));
+
+/// Bits of the programs' `SETTINGS`.
+const SETTING_ARGS: u32 = 1 << 0;
+const SETTING_SYS_EXIT: u32 = 1 << 1;
+const SETTING_LSM_RECORDS: u32 = 1 << 2;
 
 /// What to attach.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The cgroup v2 directory to attach to; `None`: the root.
     pub cgroup: Option<PathBuf>,
     pub backend: Backend,
     pub args: Args,
 }
 
 /// Attached programs; dropping it detaches them all.
-#[derive(Debug)]
-pub struct Kernel {}
+pub struct Kernel {
+    ebpf: Ebpf,
+    report: Report,
+    args: Args,
+    clock: Array<MapData, u64>,
+    losses: PerCpuArray<MapData, u64>,
+    inspector: Arc<iterate::Inspector>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}
 
 /// What was attached.
 #[derive(Clone, Debug, Default)]
@@ -33,47 +92,72 @@ pub struct Report {
     pub uncovered: Vec<Uncovered>,
 }
 
-/// The reading end of the ring buffer.
-#[derive(Debug)]
-pub struct Ring {}
-
-/// One thing `procid doctor` tried.
-#[derive(Clone, Debug)]
-pub struct Probe {
-    /// What was tried.
-    pub what: String,
-    /// `Ok`: what it gives; `Err`: the kernel's answer.
-    pub result: Result<String, String>,
-    /// What is lost without it, or what procid will therefore use.
-    pub means: String,
-    /// How to get it, where it was refused.
-    pub remedy: Option<String>,
-    /// procid cannot run without it.
-    pub required: bool,
-}
-
-/// Why nothing could be attached.
-#[derive(Debug, thiserror::Error)]
+/// Why nothing could be attached: one sentence with its remedy.
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct AttachError(pub String);
+
+impl AttachError {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// Where the kernel describes its types.
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 impl Kernel {
     /// Loads the programs and attaches every hook that this kernel allows.
     ///
     /// # Errors
     ///
-    /// One sentence: no permission, no BTF, no cgroup v2, a missing field.
-    pub fn attach(_options: &Options) -> Result<Self, AttachError> {
-        Err(AttachError("not built yet".to_owned()))
+    /// One sentence: no permission, no BTF, no cgroup v2, a missing field, a
+    /// required hook that the kernel refuses.
+    pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(AttachError::new(
+                "loading eBPF programs needs root: run it with sudo",
+            ));
+        }
+        let cgroup = open_cgroup(options)?;
+        let mut ebpf = load(options, cgroup.is_some())?;
+        let btf = Btf::from_sys_fs().map_err(|error| {
+            AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
+        })?;
+        let report = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
+        for (program, target) in [
+            ("iterate_tasks", "task"),
+            ("iterate_sockets", "task_file"),
+            ("iterate_files", "task_file"),
+        ] {
+            load_iterator(&mut ebpf, &btf, program, target).map_err(|error| {
+                AttachError::new(format!("the {program} iterator was refused: {error:#}"))
+            })?;
+        }
+        let inspector = iterator(&ebpf, "iterate_files")
+            .and_then(|fd| fd.try_clone_to_owned())
+            .map_err(|error| AttachError::new(format!("the file iterator: {error}")))?;
+        let mut kernel = Self {
+            clock: take_map(&mut ebpf, "CLOCK")?,
+            losses: take_map(&mut ebpf, "LOSSES")?,
+            inspector: Arc::new(iterate::Inspector::new(inspector)),
+            report,
+            args: options.args,
+            ebpf,
+        };
+        kernel.set_clock();
+        Ok(kernel)
     }
 
     pub fn report(&self) -> &Report {
-        unimplemented!()
+        &self.report
     }
 
     /// The ring's reading end; can be taken once.
     pub fn take_ring(&mut self) -> Option<Ring> {
-        None
+        let map = self.ebpf.take_map("EVENTS")?;
+        let ring = RingBuf::try_from(map).ok()?;
+        Ring::new(ring).ok()
     }
 
     /// Processes and sockets that exist now: `TaskRow` and `SocketRow` events.
@@ -81,37 +165,316 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel's refusal.
-    pub fn snapshot(&self) -> std::io::Result<Vec<Event>> {
-        Ok(Vec::new())
+    pub fn snapshot(&self) -> io::Result<Vec<Event>> {
+        let mut events = iterate::rows(iterator(&self.ebpf, "iterate_tasks")?, None)?;
+        if self.args == Args::Full {
+            for event in &mut events {
+                add_args(event);
+            }
+        }
+        events.extend(iterate::rows(
+            iterator(&self.ebpf, "iterate_sockets")?,
+            None,
+        )?);
+        Ok(events)
     }
 
     /// Events lost by the kernel side so far, by cause.
     pub fn losses(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::new()
+        Loss::ALL
+            .iter()
+            .filter_map(|&cause| {
+                let counts = self.losses.get(&(cause as u32), 0).ok()?;
+                let total: u64 = counts.iter().sum();
+                (total > 0).then_some((cause.name(), total))
+            })
+            .collect()
+    }
+
+    /// Tells the programs how far the wall clock is from boot time; to be
+    /// called every second or so.
+    pub fn set_clock(&mut self) {
+        let nanoseconds = |clock| {
+            let time = clock_gettime(clock);
+            i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+        };
+        let offset = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime);
+        if let Err(error) = self.clock.set(0, u64::try_from(offset).unwrap_or(0), 0) {
+            tracing::warn!(%error, "the programs' clock could not be set");
+        }
     }
 
     pub fn inspector(&self) -> Arc<dyn Inspect> {
-        unimplemented!()
+        Arc::<iterate::Inspector>::clone(&self.inspector)
+    }
+}
+
+fn open_cgroup(options: &Options) -> Result<Option<File>, AttachError> {
+    let path = match (&options.cgroup, options.backend) {
+        (_, Backend::Lsm) => return Ok(None),
+        (Some(path), _) => path.clone(),
+        (None, backend) => match hooks::cgroup2_root() {
+            Some(path) => path,
+            None if backend == Backend::Cgroup => {
+                return Err(AttachError::new(
+                    "no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
+                ));
+            }
+            None => return Ok(None),
+        },
+    };
+    let at = path.display();
+    let file = File::open(&path)
+        .map_err(|error| AttachError::new(format!("the cgroup directory {at}: {error}")))?;
+    let kind = rustix::fs::fstatfs(&file)
+        .map_err(|error| AttachError::new(format!("the cgroup directory {at}: {error}")))?;
+    /// `CGROUP2_SUPER_MAGIC`
+    const CGROUP2_MAGIC: u64 = 0x6367_7270;
+    if u64::try_from(kind.f_type) != Ok(CGROUP2_MAGIC) {
+        return Err(AttachError::new(format!(
+            "{at} is not a cgroup v2 directory: give one below the cgroup2 mount in /proc/self/mountinfo"
+        )));
+    }
+    Ok(Some(file))
+}
+
+fn load(options: &Options, cgroup: bool) -> Result<Ebpf, AttachError> {
+    let types = std::fs::read(BTF_PATH).map_err(|error| {
+        AttachError::new(format!(
+            "this kernel describes no types in {BTF_PATH} ({error}): it needs CONFIG_DEBUG_INFO_BTF"
+        ))
+    })?;
+    let offsets = KernelTypes::parse(&types)
+        .and_then(|types| types.offsets())
+        .map_err(|error| AttachError::new(error.to_string()))?;
+    ensure_tracefs();
+    let mut settings = 0;
+    if options.args == Args::Full {
+        settings |= SETTING_ARGS;
+    }
+    if hooks::tracefs_has("syscalls", "sys_exit_connect") {
+        settings |= SETTING_SYS_EXIT;
+    }
+    if !cgroup {
+        settings |= SETTING_LSM_RECORDS;
+    }
+    EbpfLoader::new()
+        .override_global("OFFSETS", offsets.as_bytes(), true)
+        .override_global("SETTINGS", &settings, true)
+        .load(OBJECT)
+        .map_err(|error| {
+            AttachError::new(format!(
+                "the kernel refused procid's maps: {:#}",
+                anyhow::Error::from(error)
+            ))
+        })
+}
+
+/// System call tracepoints are found through tracefs, which minimal systems
+/// do not mount.
+fn ensure_tracefs() {
+    let path = Path::new("/sys/kernel/tracing");
+    if path.join("events").exists() || !path.exists() {
+        return;
+    }
+    if let Err(error) = rustix::mount::mount(
+        "tracefs",
+        path,
+        "tracefs",
+        rustix::mount::MountFlags::empty(),
+        None,
+    ) {
+        tracing::warn!(%error, "tracefs could not be mounted");
+    }
+}
+
+fn attach_hooks(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    options: &Options,
+    cgroup: Option<&File>,
+) -> Result<Report, AttachError> {
+    let mut report = Report::default();
+    let mut lsm = false;
+    for hook in HOOKS
+        .iter()
+        .filter(|hook| hook.used_by(options.backend, cgroup.is_some()))
+    {
+        let result = hook.attach(ebpf, btf, cgroup);
+        if let Err(reason) = &result {
+            if hook.required {
+                return Err(AttachError::new(format!(
+                    "{} was refused ({reason}): {}",
+                    hook.name, hook.without
+                )));
+            }
+            report.uncovered.push(Uncovered {
+                path: hook.name.to_owned(),
+                reason: format!("{} ({reason}; since Linux {})", hook.without, hook.since),
+            });
+        } else if matches!(hook.role, Role::LsmExtra | Role::LsmRecords) {
+            lsm = true;
+        }
+        report.hooks.push(HookStatus {
+            name: hook.name.to_owned(),
+            program_type: hook.program_type().to_owned(),
+            gives: hook.gives.to_owned(),
+            without: hook.without.to_owned(),
+            attached: result.is_ok(),
+            reason: result.err(),
+        });
+    }
+    report.backend = match (lsm, cgroup.is_some()) {
+        (true, true) => "lsm+cgroup",
+        (true, false) => "lsm",
+        (false, _) => "cgroup",
+    }
+    .to_owned();
+    report
+        .uncovered
+        .extend(uncovered_paths(options, cgroup.is_some()));
+    Ok(report)
+}
+
+/// Ways out that no hook of this version sees.
+fn uncovered_paths(options: &Options, cgroup: bool) -> Vec<Uncovered> {
+    let mut paths = vec![
+        (
+            "raw, ping and AF_PACKET sockets",
+            "their sends are not hooked yet",
+        ),
+        (
+            "UDP-Lite, SCTP, DCCP, vsock and AF_XDP",
+            "their connects and sends are not hooked yet",
+        ),
+        (
+            "a connected socket used by another image",
+            "sends on connected sockets are not attributed again yet",
+        ),
+    ];
+    if cgroup {
+        if options.cgroup.is_some() {
+            paths.push((
+                "sockets of processes outside the cgroup given",
+                "the cgroup hooks are attached to that cgroup only",
+            ));
+        }
+    } else {
+        paths.extend([
+            ("TCP Fast Open", "it does not pass lsm/socket_connect"),
+            (
+                "the end of datagram flows",
+                "the LSM backend has no hook for it",
+            ),
+            (
+                "the source address of unconnected datagrams",
+                "the LSM backend does not see packets",
+            ),
+        ]);
+    }
+    paths
+        .into_iter()
+        .map(|(path, reason)| Uncovered {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        })
+        .collect()
+}
+
+fn load_iterator(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    program: &str,
+    target: &str,
+) -> Result<(), anyhow::Error> {
+    let iter: &mut Iter = ebpf
+        .program_mut(program)
+        .ok_or_else(|| anyhow::anyhow!("the eBPF object has no such program"))?
+        .try_into()?;
+    iter.load(target, btf)?;
+    Ok(())
+}
+
+fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<std::os::fd::BorrowedFd<'a>> {
+    match ebpf.program(name) {
+        Some(Program::Iter(program)) => Ok(program.fd().map_err(io::Error::other)?.as_fd()),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+    }
+}
+
+fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
+    ebpf.take_map(name)
+        .and_then(|map| T::try_from(map).ok())
+        .ok_or_else(|| AttachError::new(format!("the eBPF object has no map {name}")))
+}
+
+/// The task iterator cannot read another process's memory: what it claims of
+/// its arguments now is read from /proc.
+fn add_args(event: &mut Event) {
+    let Event::TaskRow(facts) = event else { return };
+    if facts.event.image.flags & (flags::KTHREAD | flags::NO_EXE) != 0 {
+        return;
+    }
+    let tgid = facts.event.image.id.tgid;
+    facts.args = std::fs::read(format!("/proc/{tgid}/cmdline"))
+        .ok()
+        .filter(|bytes| !bytes.is_empty())
+        .map(|bytes| crate::decode::split_args(&bytes));
+}
+
+/// The reading end of the ring buffer.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    epoll: OwnedFd,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").finish_non_exhaustive()
     }
 }
 
 impl Ring {
-    /// Waits up to `timeout` for events; true when there may be some.
+    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Edge-triggered: only what the programs wake us for (a new image)
+        // ends a wait early; connections are then read in batches.
+        epoll::add(
+            &epoll,
+            &ring,
+            epoll::EventData::new_u64(0),
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )?;
+        Ok(Self { ring, epoll })
+    }
+
+    /// Waits for the birth of an image, at most for `timeout`. Other events may
+    /// be there without having ended the wait.
     ///
     /// # Errors
     ///
-    /// Of poll(2).
-    pub fn wait(&self, _timeout: std::time::Duration) -> std::io::Result<bool> {
-        Ok(false)
+    /// Of epoll_wait(2).
+    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }];
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Takes the next event's bytes, in the order the kernel wrote them.
-    pub fn read(&mut self, _take: impl FnOnce(&[u8])) -> bool {
-        false
+    /// Takes the next event's bytes, in the order the kernel wrote them; false
+    /// when there is none.
+    pub fn read(&mut self, take: impl FnOnce(&[u8])) -> bool {
+        match self.ring.next() {
+            Some(item) => {
+                take(&item);
+                true
+            }
+            None => false,
+        }
     }
-}
-
-/// Tries what procid needs of this kernel, one thing at a time.
-pub fn probe(_options: &Options) -> Vec<Probe> {
-    Vec::new()
 }

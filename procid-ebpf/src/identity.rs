@@ -1,0 +1,136 @@
+//! Who a task is, read from the task itself at the moment of the act.
+
+use aya_ebpf::helpers::bpf_get_current_comm;
+use procid_common::{
+    image::{Credentials, ImageId},
+    offsets::ABSENT,
+    process::{Actor, COMM_LEN},
+};
+
+use crate::kernel::{Kptr, offset};
+
+/// `PF_KTHREAD`: <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched.h#L1718>
+pub(crate) const PF_KTHREAD: u32 = 0x0020_0000;
+/// `PF_IO_WORKER`
+pub(crate) const PF_IO_WORKER: u32 = 0x0000_0010;
+/// Index of the thread group's pid in `signal_struct.pids`.
+const PIDTYPE_TGID: usize = 1;
+
+/// The image that `task` runs.
+///
+/// The leader's start time stands for the process even when the leader has
+/// exited: its `task_struct` is kept until the whole group is reaped.
+#[inline(always)]
+pub(crate) fn image_of(task: Kptr) -> Option<ImageId> {
+    let leader = task.follow(offset!(task_group_leader))?;
+    Some(ImageId {
+        start_boottime: leader.read(offset!(task_start_boottime))?,
+        self_exec_id: task.read(offset!(task_self_exec_id))?,
+        tgid: task.read(offset!(task_tgid))?,
+        reserved: 0,
+    })
+}
+
+#[inline(always)]
+pub(crate) fn task_flags(task: Kptr) -> u32 {
+    task.read(offset!(task_flags)).unwrap_or(0)
+}
+
+#[inline(always)]
+fn fill_credentials(task: Kptr, creds: &mut Credentials) -> Option<()> {
+    let cred = task.follow(offset!(task_cred))?;
+    creds.uid = cred.read(offset!(cred_uid))?;
+    creds.gid = cred.read(offset!(cred_gid))?;
+    creds.euid = cred.read(offset!(cred_euid))?;
+    creds.egid = cred.read(offset!(cred_egid))?;
+    creds.loginuid = optional(task, offset!(task_loginuid));
+    creds.sessionid = optional(task, offset!(task_sessionid));
+    Some(())
+}
+
+#[inline(always)]
+fn optional(task: Kptr, offset: usize) -> u32 {
+    if offset == ABSENT as usize {
+        return u32::MAX;
+    }
+    task.read(offset).unwrap_or(u32::MAX)
+}
+
+/// The task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id` has
+/// it, but of any task; 0 when unknown.
+#[inline(always)]
+fn cgroup_of(task: Kptr) -> u64 {
+    let absent = ABSENT as usize;
+    if offset!(task_cgroups) == absent
+        || offset!(css_set_dfl_cgrp) == absent
+        || offset!(cgroup_kn) == absent
+        || offset!(kernfs_node_id) == absent
+    {
+        return 0;
+    }
+    task.follow(offset!(task_cgroups))
+        .and_then(|set| set.follow(offset!(css_set_dfl_cgrp)))
+        .and_then(|cgroup| cgroup.follow(offset!(cgroup_kn)))
+        .and_then(|node| node.read(offset!(kernfs_node_id)))
+        .unwrap_or(0)
+}
+
+/// The thread group's id in its own pid namespace; 0 when unknown.
+#[inline(always)]
+fn vpid_of(task: Kptr) -> u32 {
+    task.follow(offset!(task_signal))
+        .and_then(|signal| signal.follow(offset!(signal_pids) + PIDTYPE_TGID * 8))
+        .and_then(|pid| {
+            let level: u32 = pid.read(offset!(pid_level))?;
+            let upid = pid
+                .add(offset!(pid_numbers))
+                .add((level & 0xff) as usize * offset!(upid_size));
+            upid.read(offset!(upid_nr))
+        })
+        .unwrap_or(0)
+}
+
+#[inline(always)]
+fn namespaces_of(task: Kptr) -> (u32, u32) {
+    let Some(nsproxy) = task.follow(offset!(task_nsproxy)) else {
+        return (0, 0);
+    };
+    let net = nsproxy
+        .follow(offset!(nsproxy_net_ns))
+        .and_then(|net| net.read(offset!(net_inum)))
+        .unwrap_or(0);
+    let mnt = nsproxy
+        .follow(offset!(nsproxy_mnt_ns))
+        .and_then(|mnt| mnt.read(offset!(mnt_namespace_inum)))
+        .unwrap_or(0);
+    (net, mnt)
+}
+
+/// Fills in all that is kept of a task when its image is born or found. (In
+/// place: the BPF stack has 512 bytes.)
+#[inline(always)]
+pub(crate) fn describe_actor(task: Kptr, actor: &mut Actor) -> Option<()> {
+    let (netns, mntns) = namespaces_of(task);
+    fill_credentials(task, &mut actor.creds)?;
+    actor.tid = task.read(offset!(task_pid))?;
+    actor.vpid = vpid_of(task);
+    actor.cgroup = cgroup_of(task);
+    actor.netns = netns;
+    actor.mntns = mntns;
+    actor.comm = task.read(offset!(task_comm)).unwrap_or([0; COMM_LEN]);
+    Some(())
+}
+
+/// What can have changed since the image was born: the rest of [`Actor`] is
+/// zero and is taken from the image.
+#[inline(always)]
+pub(crate) fn describe_acting(task: Kptr, actor: &mut Actor) -> Option<()> {
+    fill_credentials(task, &mut actor.creds)?;
+    actor.tid = task.read(offset!(task_pid))?;
+    actor.vpid = 0;
+    actor.cgroup = cgroup_of(task);
+    actor.netns = 0;
+    actor.mntns = 0;
+    actor.comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    Some(())
+}

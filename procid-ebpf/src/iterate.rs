@@ -1,0 +1,214 @@
+//! Iterators: what existed before the hooks, and the state of a file.
+//!
+//! Each writes rows in the layout of events to its seq file.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_seq_write, bpf_sock_from_file,
+};
+use procid_common::{
+    event::{Header, kind},
+    image::{FileState, ImageId, ImageRecord, flags},
+    socket::{FileRow, SocketRow},
+};
+
+use crate::{
+    connect::typed_sk,
+    file::facts_of,
+    identity::image_of,
+    kernel::{Kptr, offset},
+    maps::{EXEC_SCRATCH, ExecScratch, IMAGES},
+    process::describe,
+};
+
+/// `struct bpf_iter__task`: the pointers are BTF pointers or null.
+#[repr(C)]
+pub(crate) struct TaskContext {
+    meta: *const *mut c_void,
+    task: *const u8,
+}
+
+/// `struct bpf_iter__task_file`.
+#[repr(C)]
+pub(crate) struct TaskFileContext {
+    meta: *const *mut c_void,
+    task: *const u8,
+    fd: u32,
+    _pad: u32,
+    file: *mut c_void,
+}
+
+/// Every process, as an image: the leader's row, or the rows of its threads
+/// where the leader has exited and only they still hold the memory.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub(crate) extern "C" fn iterate_tasks(ctx: *const TaskContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    if ctx.task.is_null() {
+        return 0;
+    }
+    let _ = try_task(ctx.meta, Kptr::of(ctx.task));
+    0
+}
+
+#[inline(always)]
+fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
+    let pid: u32 = task.read(offset!(task_pid))?;
+    let tgid: u32 = task.read(offset!(task_tgid))?;
+    let signal = task.follow(offset!(task_signal))?;
+    let live: i32 = signal.read(offset!(signal_live))?;
+    if live == 0 {
+        return Some(()); // a zombie
+    }
+    if pid != tgid {
+        let leader = task.follow(offset!(task_group_leader))?;
+        if leader.follow(offset!(task_mm)).is_some() {
+            return Some(()); // the leader speaks for its threads
+        }
+    }
+    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own slot; an exec tracepoint that interrupts the
+    // iterator on this CPU is excluded, since the program runs without
+    // preemption between filling the slot and writing it out.
+    let scratch = unsafe { &mut *scratch };
+    let id = image_of(task)?;
+    let (parent, bits) = parent_of(task);
+    scratch.event.image = ImageRecord {
+        id,
+        parent,
+        previous: ImageId::UNKNOWN,
+        exe: FileState::default(),
+        fs_magic: 0,
+        flags: flags::SNAPSHOT | bits,
+    };
+    scratch.event.sha256 = [0; 32];
+    scratch.event.hashed = 0;
+    describe(task, scratch, kind::TASK_ROW)?;
+    // The hooks may have seen this image already: theirs stands (BPF_NOEXIST).
+    let _ = IMAGES.insert(id, &scratch.event.image, 1);
+    let len = scratch.event.header.len as usize;
+    if len > size_of::<ExecScratch>() {
+        return None;
+    }
+    write(meta, core::ptr::from_ref(scratch).cast(), len);
+    Some(())
+}
+
+/// The image that forked this process, if that can still be told.
+///
+/// `parent_exec_id` is the forker's `self_exec_id` at the fork. When the
+/// forker has died the kernel names a reaper instead: init, or a subreaper.
+#[inline(always)]
+fn parent_of(task: Kptr) -> (ImageId, u32) {
+    let unsure = (ImageId::UNKNOWN, flags::PARENT_UNSURE);
+    let Some(parent) = task.follow(offset!(task_real_parent)) else {
+        return unsure;
+    };
+    let Some(id) = image_of(parent) else {
+        return unsure;
+    };
+    let forked_at: u64 = task.read(offset!(task_parent_exec_id)).unwrap_or(u64::MAX);
+    let reaper = parent
+        .follow(offset!(task_signal))
+        .and_then(|signal| signal.bit(offset!(signal_is_child_subreaper)))
+        .unwrap_or(true);
+    if id.tgid <= 1 || reaper || forked_at != id.self_exec_id {
+        return unsure;
+    }
+    (id, 0)
+}
+
+/// Every descriptor of every process that is an internet socket.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub(crate) extern "C" fn iterate_sockets(ctx: *const TaskFileContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    if ctx.task.is_null() || ctx.file.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, as the helper asks.
+    let socket = unsafe { bpf_sock_from_file(ctx.file.cast()) }.cast::<u8>();
+    if socket.is_null() {
+        return 0;
+    }
+    let Some(sk) = typed_sk(socket) else { return 0 };
+    let Some(image) = image_of(Kptr::of(ctx.task)) else {
+        return 0;
+    };
+    let at = Kptr::of(sk);
+    let (destination, destination_port) = at.sock_destination();
+    let (source, source_port) = at.sock_source();
+    let inode = Kptr::of(ctx.file)
+        .follow(offset!(file_inode))
+        .and_then(|inode| inode.read(offset!(inode_ino)))
+        .unwrap_or(0);
+    let row = SocketRow {
+        header: row_header::<SocketRow>(kind::SOCKET_ROW),
+        image,
+        // SAFETY: a BTF pointer; the helper gives the socket a cookie where it
+        // has none yet, so that its close will be recognised.
+        cookie: unsafe { bpf_get_socket_cookie(sk) },
+        socket: at.sock_kind(),
+        destination,
+        source,
+        destination_port,
+        source_port,
+        state: u32::from(at.sock_state()),
+        netns: at.sock_netns(),
+        inode,
+        fd: ctx.fd,
+        reserved: 0,
+    };
+    write(ctx.meta, (&raw const row).cast(), size_of::<SocketRow>());
+    0
+}
+
+/// The state of the inode behind each descriptor of the thread the iterator
+/// was made for: what the exec hook would see of that file now.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub(crate) extern "C" fn iterate_files(ctx: *const TaskFileContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    if ctx.task.is_null() || ctx.file.is_null() {
+        return 0;
+    }
+    let Some(facts) = facts_of(Kptr::of(ctx.file)) else {
+        return 0;
+    };
+    let row = FileRow {
+        header: row_header::<FileRow>(kind::FILE_ROW),
+        file: facts.state,
+        fs_magic: facts.fs_magic,
+        flags: facts.flags,
+        fd: ctx.fd,
+        tid: Kptr::of(ctx.task).read(offset!(task_pid)).unwrap_or(0),
+    };
+    write(ctx.meta, (&raw const row).cast(), size_of::<FileRow>());
+    0
+}
+
+#[inline(always)]
+fn row_header<T>(kind: u32) -> Header {
+    Header {
+        kind,
+        len: size_of::<T>() as u32,
+        // SAFETY: takes no argument.
+        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+    }
+}
+
+/// Writes to the iterator's seq file; a full buffer makes the kernel call the
+/// program again for the same object.
+#[inline(always)]
+fn write(meta: *const *mut c_void, data: *const c_void, len: usize) {
+    // SAFETY: `meta->seq` is the first member of `struct bpf_iter_meta`; the
+    // verifier checks the load and the length.
+    unsafe {
+        let seq = *meta;
+        bpf_seq_write(seq.cast(), data.cast_mut(), len as u32);
+    }
+}

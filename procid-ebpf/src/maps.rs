@@ -1,0 +1,105 @@
+//! The maps, and the counting of what they could not take.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use procid_common::{
+    event::Loss,
+    image::{FileState, ImageId, ImageRecord},
+    process::{ARGS_MAX, Exec, Fork, PATH_MAX},
+    socket::{DestinationKey, SocketTag},
+};
+
+/// Bytes past [`PATH_MAX`] that one more component may need.
+pub(crate) const NAME_SLACK: usize = 256;
+
+/// Every event. One ring, so that what one process does is read in the order
+/// it did it: its exec before its connects.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<u8, { 16 << 20 }> = RingBuf::new();
+
+/// Live images.
+#[btf_map]
+pub(crate) static IMAGES: HashMap<ImageId, ImageRecord, 65_536> = HashMap::new();
+
+/// What procid knows of a socket, freed with it.
+#[btf_map]
+pub(crate) static TAGS: SkStorage<SocketTag> = SkStorage::new();
+
+/// Datagram destinations that have had their record; value: the flow.
+#[btf_map]
+pub(crate) static DESTINATIONS: LruHashMap<DestinationKey, u32, 65_536> = LruHashMap::new();
+
+/// A connect(2) whose outcome its return will tell.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Connecting {
+    /// Address of the `struct sock`; used only while its cookie is `cookie`.
+    pub(crate) sk: u64,
+    pub(crate) cookie: u64,
+    pub(crate) flow: u32,
+    pub(crate) sock_type: u32,
+}
+
+/// Connects in progress, by `pid_tgid`. An io_uring connect leaves no return:
+/// hence LRU.
+#[btf_map]
+pub(crate) static CONNECTS: LruHashMap<u64, Connecting, 16_384> = LruHashMap::new();
+
+/// SHA-256 that IMA computed inside the exec of a task (`pid_tgid`), on its
+/// way to the exec event.
+#[btf_map]
+pub(crate) static MEASURED: LruHashMap<u64, [u8; 32], 4_096> = LruHashMap::new();
+
+/// SHA-256 that IMA computed, by state of the inode.
+#[btf_map]
+pub(crate) static MEASUREMENTS: LruHashMap<FileState, [u8; 32], 8_192> = LruHashMap::new();
+
+/// An exec event is too large for the stack and of variable length.
+#[repr(C)]
+pub(crate) struct ExecScratch {
+    pub(crate) event: Exec,
+    pub(crate) bytes: [u8; PATH_MAX + NAME_SLACK + ARGS_MAX],
+}
+
+/// A fork event on its way: its image is also kept in [`IMAGES`].
+#[btf_map]
+pub(crate) static FORK_SCRATCH: PerCpuArray<Fork, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static EXEC_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new();
+
+/// Realtime minus boottime in nanoseconds, refreshed by the agent; 0: unknown.
+#[btf_map]
+pub(crate) static CLOCK: aya_ebpf::btf_maps::Array<u64, 1> = aya_ebpf::btf_maps::Array::new();
+
+/// What was lost, by [`Loss`].
+#[btf_map]
+pub(crate) static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::new();
+
+/// Counts one loss.
+#[inline(always)]
+pub(crate) fn lost(cause: Loss) {
+    if let Some(count) = LOSSES.get_ptr_mut(cause as u32) {
+        // SAFETY: this CPU's own slot, and programs do not preempt each other
+        // inside this statement in a way that could tear a u64; a rare lost
+        // increment would need a nested tracepoint on the same CPU.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Leave the reader asleep: it looks again soon enough for connections.
+pub(crate) const NO_WAKEUP: u64 = BPF_RB_NO_WAKEUP as u64;
+/// Wake the reader at once: the image may be gone in two milliseconds, and its
+/// file should be opened while it runs.
+pub(crate) const WAKE_UP: u64 = BPF_RB_FORCE_WAKEUP as u64;
+
+/// Writes one event of fixed size, or counts its loss.
+#[inline(always)]
+pub(crate) fn emit<T>(event: &T, cause: Loss) {
+    if EVENTS.output_untyped::<T>(event, NO_WAKEUP).is_err() {
+        lost(cause);
+    }
+}

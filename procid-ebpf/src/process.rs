@@ -1,0 +1,288 @@
+//! Fork, exec and exit.
+//!
+//! `sched_process_fork` fires in `kernel_clone` before the child first runs,
+//! `sched_process_exec` in `exec_binprm` after the new image is in place and
+//! before it first runs, so that an image's birth always precedes its acts in
+//! the ring. io_uring workers are made by `create_io_thread`, which does not
+//! pass through `kernel_clone`.
+//!
+//! - <https://github.com/torvalds/linux/blob/v6.12/kernel/fork.c#L2811>
+//! - <https://github.com/torvalds/linux/blob/v6.12/fs/exec.c#L1796>
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_probe_read_user},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use procid_common::{
+    event::{Header, Loss, kind},
+    image::{FileState, ImageId, ImageRecord, flags},
+    process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX},
+};
+
+use crate::{
+    file::{facts_of, write_name, write_path},
+    identity::{PF_KTHREAD, describe_actor, image_of, task_flags},
+    kernel::{Kptr, is_set, offset, setting},
+    maps::{
+        EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, MEASURED, WAKE_UP, emit, lost,
+    },
+};
+
+/// `SIGNAL_GROUP_EXIT`: the group was ended as a whole and
+/// `group_exit_code` holds why.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L255>
+const SIGNAL_GROUP_EXIT: u32 = 0x4;
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub(crate) fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    let child = Kptr::of(ctx.arg::<*const u8>(1));
+    if try_fork(child).is_none() {
+        lost(Loss::Unreadable);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_fork(child: Kptr) -> Option<()> {
+    let pid: u32 = child.read(offset!(task_pid))?;
+    let tgid: u32 = child.read(offset!(task_tgid))?;
+    if pid != tgid {
+        return Some(()); // a thread
+    }
+    let fork = FORK_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own slot; the program does not nest.
+    let fork = unsafe { &mut *fork };
+    fork.header = header::<Fork>(kind::FORK);
+    let image = &mut fork.image;
+    image.id = image_of(child)?;
+    image.parent = image_of(Kptr::current())?;
+    image.previous = ImageId::UNKNOWN;
+    image.exe = FileState::default();
+    image.fs_magic = 0;
+    image.flags = flags::FORKED | flags::NO_EXE;
+    if task_flags(child) & PF_KTHREAD != 0 {
+        image.flags |= flags::KTHREAD;
+    } else if let Some(from) = IMAGES.get_ptr(image.parent) {
+        // SAFETY: the parent is running this program, so that its entry is
+        // not removed meanwhile.
+        let from = unsafe { &*from };
+        image.exe = from.exe;
+        image.fs_magic = from.fs_magic;
+        image.flags = flags::FORKED
+            | (from.flags & (flags::DELETED | flags::MEMFD | flags::OVERLAY | flags::NO_EXE));
+    }
+    describe_actor(child, &mut fork.actor)?;
+    remember(&fork.image);
+    emit::<Fork>(fork, Loss::RingProcess);
+    Some(())
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub(crate) fn process_exec(_ctx: BtfTracePointContext) -> i32 {
+    if try_exec().is_none() {
+        lost(Loss::Unreadable);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_exec() -> Option<()> {
+    let task = Kptr::current();
+    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own slot; tracepoint programs run with preemption or
+    // migration off and this program does not nest.
+    let scratch = unsafe { &mut *scratch };
+    let id = image_of(task)?;
+    // Every exec raises self_exec_id by one, and all threads of a group share
+    // the value: the image before this one is known from this one.
+    let previous = ImageId {
+        self_exec_id: id.self_exec_id.wrapping_sub(1),
+        ..id
+    };
+    let parent = match IMAGES.get_ptr(previous) {
+        // SAFETY: only this process's own fork, exec and exit touch the entry.
+        Some(record) => unsafe { (*record).parent },
+        None => ImageId::UNKNOWN,
+    };
+    scratch.event.image = ImageRecord {
+        id,
+        parent,
+        previous,
+        exe: FileState::default(),
+        fs_magic: 0,
+        flags: 0,
+    };
+    let measured_by = bpf_get_current_pid_tgid();
+    scratch.event.hashed = 0;
+    if let Some(hash) = MEASURED.get_ptr(measured_by) {
+        // SAFETY: the entry is this task's, written earlier in this exec.
+        scratch.event.sha256 = unsafe { *hash };
+        scratch.event.hashed = 1;
+        let _ = MEASURED.remove(measured_by);
+    } else {
+        scratch.event.sha256 = [0; 32];
+    }
+    describe(task, scratch, kind::EXEC)?;
+    let _ = IMAGES.remove(previous);
+    remember(&scratch.event.image);
+    output_exec(scratch);
+    Some(())
+}
+
+/// Fills in what the task's memory says of its image: the file, its path, the
+/// arguments. Leaves `image.id`, `parent` and `previous` alone.
+#[inline(always)]
+pub(crate) fn describe(task: Kptr, scratch: &mut ExecScratch, row: u32) -> Option<()> {
+    let event = &mut scratch.event;
+    describe_actor(task, &mut event.actor)?;
+    event.path_len = 0;
+    event.args_len = 0;
+    event.reserved = 0;
+    let bytes = (&raw mut scratch.bytes).cast::<u8>();
+    if let Some(mm) = task.follow(offset!(task_mm)) {
+        if let Some(exe) = mm.follow(offset!(mm_exe_file))
+            && let Some(facts) = facts_of(exe)
+        {
+            event.image.exe = facts.state;
+            event.image.fs_magic = facts.fs_magic;
+            event.image.flags |= facts.flags;
+            event.image.flags |= if facts.flags & flags::MEMFD != 0 {
+                // In no mount namespace: its name is all there is.
+                write_name(exe, bytes, &mut event.path_len)
+            } else if let Some(fs) = task.follow(offset!(task_fs)) {
+                write_path(exe, fs.add(offset!(fs_root)), bytes, &mut event.path_len)
+            } else {
+                flags::PATH_UNREACHABLE
+            };
+        } else {
+            event.image.flags |= flags::NO_EXE;
+        }
+        if row == kind::EXEC && is_set(setting::ARGS) {
+            // SAFETY: a plain read of our own word.
+            let path_len = unsafe { core::ptr::read_volatile(&raw const event.path_len) } as usize;
+            if path_len > PATH_MAX {
+                return None;
+            }
+            // SAFETY: `path_len` ≤ PATH_MAX, and the buffer has ARGS_MAX
+            // bytes and more after that.
+            let (len, bits) = read_args(mm, unsafe { bytes.add(path_len) });
+            event.args_len = len as u32;
+            event.image.flags |= bits;
+        }
+    } else {
+        event.image.flags |= flags::NO_EXE;
+        if task_flags(task) & PF_KTHREAD != 0 {
+            event.image.flags |= flags::KTHREAD;
+        }
+    }
+    event.header = Header {
+        kind: row,
+        len: size_of::<Exec>() as u32 + event.path_len + event.args_len,
+        // SAFETY: takes no argument.
+        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+    };
+    Some(())
+}
+
+/// Copies the command line of the current task, which has not yet run a single
+/// instruction of its new image and so cannot have changed it.
+#[inline(always)]
+fn read_args(mm: Kptr, to: *mut u8) -> (usize, u32) {
+    let start: u64 = mm.read(offset!(mm_arg_start)).unwrap_or(0);
+    let end: u64 = mm.read(offset!(mm_arg_end)).unwrap_or(0);
+    let all = end.wrapping_sub(start);
+    if start == 0 || end < start {
+        return (0, flags::ARGS_UNREADABLE);
+    }
+    let (len, bits) = if all > ARGS_MAX as u64 {
+        (ARGS_MAX, flags::ARGS_TRUNCATED)
+    } else {
+        (all as usize, 0)
+    };
+    if len == 0 {
+        return (0, 0);
+    }
+    // SAFETY: the caller gives ARGS_MAX bytes of room; the helper handles a
+    // bad source.
+    let copied = unsafe { bpf_probe_read_user(to.cast(), len as u32, start as *const _) };
+    if copied == 0 {
+        (len, bits)
+    } else {
+        (0, flags::ARGS_UNREADABLE)
+    }
+}
+
+#[inline(always)]
+fn output_exec(scratch: &ExecScratch) {
+    let len = scratch.event.header.len as usize;
+    if len > size_of::<ExecScratch>() {
+        lost(Loss::Unreadable);
+        return;
+    }
+    // SAFETY: `len` bytes from the start of the scratch slot are inside it.
+    let bytes =
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), len) };
+    if EVENTS.output_untyped::<[u8]>(bytes, WAKE_UP).is_err() {
+        lost(Loss::RingProcess);
+    }
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub(crate) fn process_exit(_ctx: BtfTracePointContext) -> i32 {
+    if try_exit().is_none() {
+        lost(Loss::Unreadable);
+    }
+    0
+}
+
+/// The tracepoint fires for every thread, for the leader perhaps first;
+/// `signal->live` has been counted down before it (`do_exit`), so that 0 says
+/// the group is dead. Two threads that end at once may both read 0: the reader
+/// takes the first.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L896>
+#[inline(always)]
+fn try_exit() -> Option<()> {
+    let task = Kptr::current();
+    let signal = task.follow(offset!(task_signal))?;
+    let live: i32 = signal.read(offset!(signal_live))?;
+    if live != 0 {
+        return Some(());
+    }
+    let id = image_of(task)?;
+    let signal_flags: u32 = signal.read(offset!(signal_flags))?;
+    let status = if signal_flags & SIGNAL_GROUP_EXIT != 0 {
+        signal.read(offset!(signal_group_exit_code))?
+    } else {
+        task.read(offset!(task_exit_code))?
+    };
+    let _ = IMAGES.remove(id);
+    emit(
+        &Exit {
+            header: header::<Exit>(kind::EXIT),
+            id,
+            status,
+            reserved: 0,
+        },
+        Loss::RingProcess,
+    );
+    Some(())
+}
+
+#[inline(always)]
+fn remember(image: &ImageRecord) {
+    if IMAGES.insert(image.id, image, 0).is_err() {
+        lost(Loss::ImagesFull);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn header<T>(kind: u32) -> Header {
+    Header {
+        kind,
+        len: size_of::<T>() as u32,
+        // SAFETY: takes no argument.
+        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+    }
+}

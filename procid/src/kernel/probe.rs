@@ -1,0 +1,229 @@
+//! What `procid doctor` tries: each thing by doing it.
+
+use std::path::PathBuf;
+
+use aya::Btf;
+
+use super::{
+    BTF_PATH, Options,
+    btf::KernelTypes,
+    ensure_tracefs,
+    hooks::{self, HOOKS, Role},
+    load, load_iterator,
+};
+use crate::agent::settings::Backend;
+
+/// One thing that was tried.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What was tried.
+    pub what: String,
+    /// `Ok`: the kernel's answer; `Err`: its refusal.
+    pub result: Result<String, String>,
+    /// What it gives, or what is lost without it.
+    pub means: String,
+    /// How to get it, where it was refused.
+    pub remedy: Option<String>,
+    /// procid cannot run without it.
+    pub required: bool,
+}
+
+/// Tries what procid needs of this kernel, one thing at a time. Programs are
+/// attached for a moment to an empty cgroup made for it.
+pub fn probe(options: &Options) -> Vec<Probe> {
+    let mut probes = vec![root(), btf()];
+    let cgroup = TrialCgroup::new(options);
+    probes.push(cgroup.probe());
+    ensure_tracefs();
+    probes.push(tracefs());
+    if probes
+        .iter()
+        .any(|probe| probe.required && probe.result.is_err())
+    {
+        return probes;
+    }
+    let trial = Options {
+        cgroup: cgroup.path.clone(),
+        backend: Backend::Auto,
+        args: options.args,
+    };
+    let objects = load(&trial, true)
+        .map_err(|error| error.to_string())
+        .and_then(|ebpf| {
+            let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
+            Ok((ebpf, btf))
+        });
+    let (mut ebpf, btf) = match objects {
+        Ok(both) => both,
+        Err(reason) => {
+            probes.push(Probe {
+                what: "create procid's maps".to_owned(),
+                result: Err(reason),
+                means: "no program can be loaded".to_owned(),
+                remedy: Some(
+                    "run as root, outside a container that drops CAP_BPF, with kernel lockdown below `confidentiality`"
+                        .to_owned(),
+                ),
+                required: true,
+            });
+            return probes;
+        }
+    };
+    for hook in HOOKS {
+        let result = hook.attach(&mut ebpf, &btf, cgroup.file.as_ref());
+        let lsm = matches!(hook.role, Role::LsmExtra | Role::LsmRecords);
+        probes.push(Probe {
+            what: format!("load and attach {} ({})", hook.name, hook.program_type()),
+            remedy: result.as_ref().err().map(|_| remedy(hook, lsm)),
+            means: if result.is_ok() {
+                hook.gives.to_owned()
+            } else {
+                format!("without it: {}", hook.without)
+            },
+            result: result.map(|()| "attached".to_owned()),
+            required: hook.required && !lsm,
+        });
+    }
+    for (program, target, gives) in [
+        ("iterate_tasks", "task", "processes older than the agent"),
+        (
+            "iterate_sockets",
+            "task_file",
+            "sockets older than the agent",
+        ),
+        (
+            "iterate_files",
+            "task_file",
+            "inode state for verified hashes",
+        ),
+    ] {
+        let result = load_iterator(&mut ebpf, &btf, program, target);
+        probes.push(Probe {
+            what: format!("load iter/{target} ({program})"),
+            result: result
+                .map(|()| "loaded".to_owned())
+                .map_err(|error| format!("{error:#}")),
+            means: gives.to_owned(),
+            remedy: None,
+            required: true,
+        });
+    }
+    probes
+}
+
+fn remedy(hook: &hooks::Hook, lsm: bool) -> String {
+    if !lsm {
+        return format!("a kernel from {} on", hook.since);
+    }
+    match hooks::bpf_in_lsm_list() {
+        Some(true) => format!(
+            "`bpf` is in the LSM list, so it is the load or attach that is refused here: a kernel from {} on with CONFIG_BPF_LSM, IMA and trampolines, outside a restricted sandbox",
+            hook.since
+        ),
+        Some(false) => format!(
+            "boot with `lsm=…,bpf` and a kernel from {} on with CONFIG_BPF_LSM",
+            hook.since
+        ),
+        None => "mount securityfs on /sys/kernel/security to see the LSM list, then boot with `lsm=…,bpf`"
+            .to_owned(),
+    }
+}
+
+fn root() -> Probe {
+    Probe {
+        what: "be root".to_owned(),
+        result: if rustix::process::geteuid().is_root() {
+            Ok("uid 0".to_owned())
+        } else {
+            Err(format!("uid {}", rustix::process::geteuid().as_raw()))
+        },
+        means: "programs can be loaded, and every process can be looked at".to_owned(),
+        remedy: Some("run it with sudo".to_owned()),
+        required: true,
+    }
+}
+
+fn btf() -> Probe {
+    Probe {
+        what: format!("read {BTF_PATH} and find every kernel field procid uses"),
+        result: std::fs::read(BTF_PATH)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                KernelTypes::parse(&bytes)
+                    .and_then(|types| types.offsets())
+                    .map_err(|error| error.to_string())
+            })
+            .map(|_| "all found".to_owned()),
+        means: "the programs know where this kernel keeps what".to_owned(),
+        remedy: Some("a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned()),
+        required: true,
+    }
+}
+
+fn tracefs() -> Probe {
+    Probe {
+        what: "find syscalls/sys_exit_connect in tracefs".to_owned(),
+        result: if hooks::tracefs_has("syscalls", "sys_exit_connect") {
+            Ok("found".to_owned())
+        } else {
+            Err("not there".to_owned())
+        },
+        means: "error codes of connects that fail before a packet is sent".to_owned(),
+        remedy: Some(
+            "mount -t tracefs tracefs /sys/kernel/tracing; a kernel with CONFIG_FTRACE_SYSCALLS"
+                .to_owned(),
+        ),
+        required: false,
+    }
+}
+
+/// An empty cgroup below the one asked for, so that trying disturbs nobody.
+struct TrialCgroup {
+    path: Option<PathBuf>,
+    file: Option<std::fs::File>,
+    answer: Result<String, String>,
+}
+
+impl TrialCgroup {
+    fn new(options: &Options) -> Self {
+        let Some(root) = options.cgroup.clone().or_else(hooks::cgroup2_root) else {
+            return Self {
+                path: None,
+                file: None,
+                answer: Err("no cgroup v2 hierarchy is mounted".to_owned()),
+            };
+        };
+        let path = root.join(format!("procid-doctor-{}", std::process::id()));
+        let opened = std::fs::create_dir(&path).and_then(|()| std::fs::File::open(&path));
+        match opened {
+            Ok(file) => Self {
+                path: Some(path),
+                file: Some(file),
+                answer: Ok(format!("cgroup v2 at {}", root.display())),
+            },
+            Err(error) => Self {
+                path: None,
+                file: None,
+                answer: Err(format!("{}: {error}", path.display())),
+            },
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        Probe {
+            what: "find cgroup v2 and make a cgroup in it".to_owned(),
+            result: self.answer.clone(),
+            means: "the cgroup backend".to_owned(),
+            remedy: Some("mount -t cgroup2 none /sys/fs/cgroup/unified".to_owned()),
+            required: false,
+        }
+    }
+}
+
+impl Drop for TrialCgroup {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
