@@ -17,3 +17,4 @@ pub mod identity;
 pub mod kernel;
 pub mod records;
 pub mod snapshot;
+pub mod time;
