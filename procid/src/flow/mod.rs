@@ -2,11 +2,22 @@
 //!
 //! FLOW is `:port`, `ip`, `ip:port`, `[v6]:port`, two of them (`SRC DST`, as
 //! `ss` prints them), or a Community ID.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`parse`] | the words of a command line → [`Query`] |
+//! | [`matches`] | [`Query`] against what is known of a connection |
+//! | [`community_id`] | the flow hash that other tools share |
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub mod community_id;
+pub mod matches;
+pub mod parse;
+
+pub use matches::Facts;
+pub use parse::FlowError;
 
 /// One end of a connection; an absent part matches anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
