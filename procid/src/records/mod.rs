@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod escape;
 pub mod line;
+pub mod words;
 
 /// Version of the Elastic Common Schema the names are taken from.
 pub const ECS_VERSION: &str = "9.4.0";
