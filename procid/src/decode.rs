@@ -127,9 +127,13 @@ fn join_path(mut bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
 }
 
 pub(crate) fn split_args(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();
     }
+    // The last argument has no NUL where the command line was cut.
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     bytes.split(|&b| b == 0).map(<[u8]>::to_vec).collect()
 }
+
+#[cfg(test)]
+mod tests;
