@@ -86,7 +86,7 @@ impl End {
     }
 }
 
-fn same<T: PartialEq>(asked: Option<T>, known: Option<T>) -> bool {
+fn same<T: PartialEq + Copy>(asked: Option<T>, known: Option<T>) -> bool {
     asked.is_none() || asked == known
 }
 

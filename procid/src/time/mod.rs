@@ -30,22 +30,15 @@ pub fn rfc3339_ns(ns_since_epoch: i64) -> String {
     let (year, month, day) = civil(seconds.div_euclid(SECONDS_PER_DAY));
     let second = seconds.rem_euclid(SECONDS_PER_DAY);
 
-    let mut out = String::with_capacity("2026-11-22T15:04:05.123456789Z".len());
-    push(&mut out, year, 4);
-    out.push('-');
-    push(&mut out, month, 2);
-    out.push('-');
-    push(&mut out, day, 2);
-    out.push('T');
-    push(&mut out, second / 3600, 2);
-    out.push(':');
-    push(&mut out, second / 60 % 60, 2);
-    out.push(':');
-    push(&mut out, second % 60, 2);
-    out.push('.');
-    push(&mut out, nanos, 9);
-    out.push('Z');
-    out
+    let mut out = *b"0000-00-00T00:00:00.000000000Z";
+    put(&mut out[0..4], year);
+    put(&mut out[5..7], month);
+    put(&mut out[8..10], day);
+    put(&mut out[11..13], second / 3600);
+    put(&mut out[14..16], second / 60 % 60);
+    put(&mut out[17..19], second % 60);
+    put(&mut out[20..29], nanos);
+    out.iter().copied().map(char::from).collect()
 }
 
 /// Prints a moment in the time zone given, with its offset, so that
@@ -86,11 +79,11 @@ const fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + january_or_february, month, day)
 }
 
-/// Appends the last `width` digits of a number that is not negative.
-fn push(out: &mut String, number: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = number / 10_i64.pow(place) % 10;
-        out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+/// Fills `digits` with the last digits of a number that is not negative.
+fn put(digits: &mut [u8], mut number: i64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
     }
 }
 
