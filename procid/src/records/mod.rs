@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod escape;
 pub mod line;
+pub mod schema;
 pub mod words;
 
 /// Version of the Elastic Common Schema the names are taken from.
