@@ -6,7 +6,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`parse`] | the words of a command line → [`Query`] |
-//! | [`matches`] | [`Query`] against what is known of a connection |
+//! | [`mod@matches`] | [`Query`] against what is known of a connection |
 //! | [`community_id`] | the flow hash that other tools share |
 
 use ipnet::IpNet;

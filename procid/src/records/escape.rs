@@ -21,7 +21,7 @@ use std::{borrow::Cow, fmt::Write as _};
 /// Code points beyond ASCII that print as nothing, reorder text or break a
 /// line: C1 controls, the general categories Cf, Zl and Zp.
 /// <https://www.unicode.org/Public/16.0.0/ucd/extracted/DerivedGeneralCategory.txt>
-const UNPRINTABLE: [(u32, u32); 24] = [
+const UNPRINTABLE: [(u32, u32); 21] = [
     (0x80, 0x9f),
     (0xad, 0xad),
     (0x600, 0x605),
@@ -32,11 +32,8 @@ const UNPRINTABLE: [(u32, u32); 24] = [
     (0x8e2, 0x8e2),
     (0x180e, 0x180e),
     (0x200b, 0x200f),
-    (0x2028, 0x2029),
-    (0x202a, 0x202e),
-    (0x2060, 0x2064),
-    (0x2065, 0x2065), // unassigned, ignored by renderers like its neighbours
-    (0x2066, 0x206f),
+    (0x2028, 0x202e),
+    (0x2060, 0x206f), // 2065 is unassigned, and ignored like its neighbours
     (0xfeff, 0xfeff),
     (0xfff9, 0xfffb),
     (0x110bd, 0x110bd),

@@ -4,6 +4,13 @@
 //! [`Record`] mirrors the JSON and nothing else; who fills it in is
 //! [`crate::agent`]. An absent field is unknown, never 0 or "". 64-bit
 //! identifiers are decimal strings.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`escape`] | bytes of a process, made safe to print |
+//! | [`words`] | the kernel's numbers in the words of records |
+//! | [`line`](mod@line) | a record as a table line |
+//! | [`schema`] | the table of fields and actions that records are checked against |
 
 use serde::{Deserialize, Serialize};
 

@@ -263,6 +263,15 @@ fn planted_violations_are_found(#[case] patch: Value, #[case] sentence: &str) {
 }), "says that the hash is pending")]
 #[case(json!({"event": {"type": ["connection", "denied"]}, "procid": {"verdict": "deny"}}), "a denied connect has a source")]
 #[case(json!({
+    "event": {"type": ["connection", "denied"], "outcome": "failure"}, "procid": {"verdict": "deny"}
+}), "event.outcome of a denial is not success")]
+#[case(json!({"event": {"kind": "state"}}), "a snapshot row has an event.outcome")]
+#[case(json!({"event": {"kind": "state", "category": ["configuration"]}}), "is not network or process")]
+#[case(json!({"procid": {"socket": {"type": "packet"}}}), "destination stands in a record of a packet socket")]
+#[case(json!({"process": {"parent": {"hash": null}}}), "process.parent.hash.sha256 and procid.parent.hash.grade disagree")]
+#[case(json!({"procid": {"hash": null}}), "procid.hash.grade is missing")]
+#[case(json!({"event": {"action": "exec", "category": ["process"], "type": ["start"], "outcome": null}, "process": {"start": null}}), "process.start is missing")]
+#[case(json!({
     "event": {"action": "send", "type": ["connection", "start", "allowed"]}, "procid": {"role": "speaker"}
 }), "event.type of send is")]
 fn violations_of_other_records_are_found(#[case] patch: Value, #[case] sentence: &str) {
