@@ -94,7 +94,7 @@ fn exec(bytes: &[u8]) -> Result<ExecFacts, DecodeError> {
         .and_then(|rest| rest.get(..args_len))
         .ok_or(DecodeError::Overrun)?;
     let unknown_path = flags::NO_EXE | flags::PATH_TRUNCATED | flags::PATH_UNREACHABLE;
-    let path = if event.image.flags & unknown_path != 0 {
+    let path = if event.image.flags & unknown_path != 0 || path.is_empty() {
         None
     } else {
         Some(join_path(path)?)
@@ -119,9 +119,6 @@ fn join_path(mut bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     for name in components.iter().rev() {
         path.push(b'/');
         path.extend_from_slice(name);
-    }
-    if path.is_empty() {
-        path.push(b'/');
     }
     Ok(path)
 }

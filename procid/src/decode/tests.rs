@@ -160,7 +160,7 @@ fn argument_edges(#[case] bytes: &[u8], #[case] expected: &[&str]) {
     let facts = decode_exec(&exec_bytes(0, b"", bytes)).unwrap();
     let expected: Vec<_> = expected.iter().map(|arg| arg.as_bytes().to_vec()).collect();
     assert_eq!(facts.args, Some(expected));
-    assert_eq!(facts.path.as_deref(), Some(&b"/"[..]));
+    assert_eq!(facts.path, None);
 }
 
 #[rstest]
