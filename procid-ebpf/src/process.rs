@@ -14,6 +14,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::warn;
 use procid_common::{
     event::{Header, Loss, kind},
     image::{FileState, ImageId, ImageRecord, flags},
@@ -39,6 +40,7 @@ pub(crate) fn process_fork(ctx: BtfTracePointContext) -> i32 {
     let child = Kptr::of(ctx.arg::<*const u8>(1));
     if try_fork(child).is_none() {
         lost(Loss::Unreadable);
+        warn!(&ctx, "fork: the child's task could not be read");
     }
     0
 }
@@ -79,9 +81,10 @@ fn try_fork(child: Kptr) -> Option<()> {
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]
-pub(crate) fn process_exec(_ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
     if try_exec().is_none() {
         lost(Loss::Unreadable);
+        warn!(&ctx, "exec: the new image could not be read");
     }
     0
 }
@@ -229,9 +232,10 @@ fn output_exec(scratch: &ExecScratch) {
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]
-pub(crate) fn process_exit(_ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn process_exit(ctx: BtfTracePointContext) -> i32 {
     if try_exit().is_none() {
         lost(Loss::Unreadable);
+        warn!(&ctx, "exit: the task could not be read");
     }
     0
 }

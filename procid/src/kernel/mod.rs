@@ -22,6 +22,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{Iter, Program},
 };
+use aya_log::EbpfLogger;
 use procid_common::{event::Loss, image::flags};
 use rustix::{
     event::{Timespec, epoll},
@@ -73,6 +74,8 @@ pub struct Kernel {
     clock: Array<MapData, u64>,
     losses: PerCpuArray<MapData, u64>,
     inspector: Arc<iterate::Inspector>,
+    /// What the programs log of their own failures.
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -134,6 +137,9 @@ impl Kernel {
                 AttachError::new(format!("the {program} iterator was refused: {error:#}"))
             })?;
         }
+        let logger = EbpfLogger::init(&mut ebpf)
+            .map_err(|error| tracing::warn!(%error, "the programs' own log is not read"))
+            .ok();
         let inspector = iterator(&ebpf, "iterate_files")
             .and_then(|fd| fd.try_clone_to_owned())
             .map_err(|error| AttachError::new(format!("the file iterator: {error}")))?;
@@ -143,6 +149,7 @@ impl Kernel {
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             report,
             args: options.args,
+            logger,
             ebpf,
         };
         kernel.set_clock();
@@ -191,9 +198,16 @@ impl Kernel {
             .collect()
     }
 
-    /// Tells the programs how far the wall clock is from boot time; to be
-    /// called every second or so.
-    pub fn set_clock(&mut self) {
+    /// Tells the programs how far the wall clock is from boot time, and passes
+    /// on what they logged; to be called every second or so.
+    pub fn tend(&mut self) {
+        self.set_clock();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    fn set_clock(&mut self) {
         let nanoseconds = |clock| {
             let time = clock_gettime(clock);
             i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
