@@ -18,7 +18,7 @@ use crate::{
     file::facts_of,
     identity::image_of,
     kernel::{Kptr, offset},
-    maps::{EXEC_SCRATCH, ExecScratch, IMAGES},
+    maps::{ExecScratch, IMAGES, TASK_SCRATCH},
     process::describe,
 };
 
@@ -68,10 +68,9 @@ fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
             return Some(()); // the leader speaks for its threads
         }
     }
-    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own slot; an exec tracepoint that interrupts the
-    // iterator on this CPU is excluded, since the program runs without
-    // preemption between filling the slot and writing it out.
+    let scratch = TASK_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own slot, which no other program uses; the agent runs
+    // one snapshot at a time.
     let scratch = unsafe { &mut *scratch };
     let id = image_of(task)?;
     let (parent, bits) = parent_of(task);

@@ -71,6 +71,10 @@ pub(crate) static FORK_SCRATCH: PerCpuArray<Fork, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static EXEC_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new();
 
+/// The task iterator's: it can be preempted by an exec on its CPU.
+#[btf_map]
+pub(crate) static TASK_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new();
+
 /// Realtime minus boottime in nanoseconds, refreshed by the agent; 0: unknown.
 #[btf_map]
 pub(crate) static CLOCK: aya_ebpf::btf_maps::Array<u64, 1> = aya_ebpf::btf_maps::Array::new();

@@ -53,7 +53,7 @@ fn try_fork(child: Kptr) -> Option<()> {
         return Some(()); // a thread
     }
     let fork = FORK_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own slot; the program does not nest.
+    // SAFETY: as in `try_exec`.
     let fork = unsafe { &mut *fork };
     fork.header = header::<Fork>(kind::FORK);
     let image = &mut fork.image;
@@ -93,8 +93,8 @@ pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
 fn try_exec() -> Option<()> {
     let task = Kptr::current();
     let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own slot; tracepoint programs run with preemption or
-    // migration off and this program does not nest.
+    // SAFETY: this CPU's own slot; a program that would run inside another run
+    // of itself on the same CPU is skipped (and counted) by the kernel.
     let scratch = unsafe { &mut *scratch };
     let id = image_of(task)?;
     // Every exec raises self_exec_id by one, and all threads of a group share

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -188,14 +188,23 @@ impl Kernel {
 
     /// Events lost by the kernel side so far, by cause.
     pub fn losses(&self) -> BTreeMap<&'static str, u64> {
-        Loss::ALL
+        let mut losses: BTreeMap<_, _> = Loss::ALL
             .iter()
             .filter_map(|&cause| {
                 let counts = self.losses.get(&(cause as u32), 0).ok()?;
                 let total: u64 = counts.iter().sum();
                 (total > 0).then_some((cause.name(), total))
             })
-            .collect()
+            .collect();
+        let skipped: u64 = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, program)| recursion_misses(program.fd().ok()?.as_fd()))
+            .sum();
+        if skipped > 0 {
+            losses.insert("program-skipped", skipped);
+        }
+        losses
     }
 
     /// Tells the programs how far the wall clock is from boot time, and passes
@@ -409,7 +418,7 @@ fn load_iterator(
     Ok(())
 }
 
-fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<std::os::fd::BorrowedFd<'a>> {
+fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
     match ebpf.program(name) {
         Some(Program::Iter(program)) => Ok(program.fd().map_err(io::Error::other)?.as_fd()),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
@@ -420,6 +429,17 @@ fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| AttachError::new(format!("the eBPF object has no map {name}")))
+}
+
+/// How often the kernel skipped a program because it was already running on
+/// that CPU; it says so in the descriptor's fdinfo (5.12+).
+fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+    let fd = program.as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    value.trim().parse().ok()
 }
 
 /// The task iterator cannot read another process's memory: what it claims of
