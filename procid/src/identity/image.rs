@@ -1,11 +1,16 @@
 //! One process image.
 
+use std::sync::Arc;
+
 use procid_common::{
-    image::{FileState, ImageId},
+    image::{FileState, ImageId, flags},
     process::Actor,
 };
 
-use super::hash::FileHash;
+use super::{
+    entity::EntityId,
+    hash::{FileHash, Request},
+};
 
 /// Whether an image was seen being born or found alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +20,21 @@ pub enum Provenance {
 }
 
 /// One process image, as the kernel told of it.
+///
+/// Path and arguments are shared by an image and all its forks.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub id: ImageId,
+    /// What the image is called outside this host.
+    pub entity: EntityId,
     /// The image that forked this process, where it is known.
     pub parent: Option<ImageId>,
     /// The image this one replaced by exec.
     pub previous: Option<ImageId>,
+    /// The image whose exec loaded this executable: itself, or for a fork the
+    /// nearest ancestor that called exec and was known at the fork. Images of
+    /// one root share one hash, which is asked for in the root's name.
+    pub root: ImageId,
     /// State of the executable's inode as the kernel saw it at exec; `None`
     /// for kernel threads and images whose exec was not seen.
     pub exe: Option<FileState>,
@@ -30,15 +43,42 @@ pub struct Image {
     /// Bits of [`procid_common::image::flags`].
     pub flags: u32,
     /// Path at exec, raw bytes, in the process's own root.
-    pub path: Option<Vec<u8>>,
+    pub path: Option<Arc<[u8]>>,
     /// Arguments at exec, raw bytes.
-    pub args: Option<Vec<Vec<u8>>>,
+    pub args: Option<Arc<[Vec<u8>]>>,
     /// Credentials, ids and name when the image was born (or found).
     pub actor: Actor,
-    /// Kernel time of birth (exec or fork), nanoseconds since boot.
+    /// Kernel time of birth (exec or fork), or of being found, nanoseconds
+    /// since boot.
     pub born_ns: u64,
     /// Kernel time of the end, nanoseconds since boot.
     pub ended_ns: Option<u64>,
     pub provenance: Provenance,
     pub hash: FileHash,
+}
+
+impl Image {
+    /// The question to the hash pool about this image's file; `None` where the
+    /// answer is known already, or will be that of another image's question.
+    pub fn request(&self) -> Option<Request> {
+        if !self.hash.is_pending() || self.root != self.id {
+            return None;
+        }
+        Some(Request {
+            id: self.id,
+            file: self.exe?,
+            fs_magic: self.fs_magic,
+            flags: self.flags,
+            path: self.path.clone(),
+            mntns: self.actor.mntns,
+            exec_ns: self.born_ns,
+            // A fork of an image that is not known: its exec was not seen either.
+            snapshot: self.provenance == Provenance::Snapshot || self.flags & flags::FORKED != 0,
+        })
+    }
+
+    /// A kernel thread, or a task in which the kernel side found no file.
+    pub const fn has_no_file(&self) -> bool {
+        self.flags & (flags::KTHREAD | flags::NO_EXE) != 0
+    }
 }

@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`entity`] | what an image is called outside this host |
 //! | [`image`] | one image: its facts, its parent, its hash |
 //! | [`images`] | the table of images, live and lately ended |
 //! | [`hash`] | SHA-256 of the file that ran, with the grade it has earned |
 
+pub mod entity;
 pub mod hash;
 pub mod image;
 pub mod images;

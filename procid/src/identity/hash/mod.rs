@@ -1,8 +1,24 @@
 //! SHA-256 of the file that ran.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`settle`] | when two sights of one inode state are sights of one content |
+//! | [`cache`] | hashes by inode state |
+//! | [`open`] | the file that ran, opened again |
+//! | [`read`] | an open file, hashed, its state checked before and after |
+//! | [`parked`] | hashes that wait for word that their image lived long enough |
+//! | [`pool`] | the threads, their queue, the answers |
 
-use std::{io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 use procid_common::image::{FileState, ImageId};
+
+pub mod cache;
+pub mod open;
+pub mod parked;
+pub mod pool;
+pub mod read;
+pub mod settle;
 
 /// How a hash is known: see the contract of `procid.hash.grade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +30,17 @@ pub enum Grade {
     /// Hashed later from the same inode, whose state matches what the kernel
     /// saw at exec, before and after the read.
     Verified,
+}
+
+impl Grade {
+    /// As `procid.hash.grade` prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Gated => "gated",
+            Self::Verified => "verified",
+        }
+    }
 }
 
 /// Why there is no hash.
@@ -36,11 +63,33 @@ pub enum Missing {
     NoFile,
 }
 
+impl Missing {
+    /// As `procid.hash.reason` prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Changed => "changed",
+            Self::TooLarge => "too-large",
+            Self::Unreadable => "unreadable",
+            Self::Pending => "pending",
+            Self::UntrustedFs => "untrusted-fs",
+            Self::Unsettled => "unsettled",
+            Self::NoFile => "no-file",
+        }
+    }
+}
+
 /// The SHA-256 of an image's file, or why it is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileHash {
     Known { sha256: [u8; 32], grade: Grade },
     None(Missing),
+}
+
+impl FileHash {
+    pub const fn is_pending(&self) -> bool {
+        matches!(self, Self::None(Missing::Pending))
+    }
 }
 
 /// What the kernel says of the inode behind an open descriptor, now.
@@ -70,10 +119,10 @@ pub struct Request {
     pub fs_magic: u32,
     pub flags: u32,
     /// Path at exec, in the process's own root.
-    pub path: Option<Vec<u8>>,
+    pub path: Option<Arc<[u8]>>,
     /// Mount namespace the path is to be read in.
     pub mntns: u32,
-    /// Time of the exec, nanoseconds since boot.
+    /// Time of the exec (snapshot: of the look), nanoseconds since boot.
     pub exec_ns: u64,
     /// Whether the process was found running (its exec was not seen), so that
     /// the state given is the present one.
