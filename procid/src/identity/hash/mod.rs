@@ -6,6 +6,7 @@
 //! | [`cache`] | hashes by inode state |
 //! | [`open`] | the file that ran, opened again |
 //! | [`read`] | an open file, hashed, its state checked before and after |
+//! | [`statx`] | an inode's state as stat(2) tells it, where no hook tells it |
 //! | [`parked`] | hashes that wait for word that their image lived long enough |
 //! | [`pool`] | the threads, their queue, the answers |
 
@@ -19,6 +20,7 @@ pub mod parked;
 pub mod pool;
 pub mod read;
 pub mod settle;
+pub mod statx;
 
 /// How a hash is known: see the contract of `procid.hash.grade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

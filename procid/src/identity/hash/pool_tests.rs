@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::AsFd,
         unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -14,34 +14,12 @@ use std::{
     time::Instant,
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, Timespec, Timestamps, mknodat, statx, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, mknodat, utimensat};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::hash::Inspected;
-
-struct Statx;
-
-impl Inspect for Statx {
-    fn inspect(&self, fd: BorrowedFd<'_>) -> io::Result<Inspected> {
-        let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        Ok(Inspected {
-            file: FileState {
-                ino: stat.stx_ino,
-                size: stat.stx_size,
-                ctime_sec: stat.stx_ctime.tv_sec,
-                mtime_sec: stat.stx_mtime.tv_sec,
-                ctime_nsec: stat.stx_ctime.tv_nsec,
-                mtime_nsec: stat.stx_mtime.tv_nsec,
-                dev: stat.stx_dev_major << 20 | stat.stx_dev_minor,
-                generation: 0,
-            },
-            fs_magic: 0,
-            flags: 0,
-        })
-    }
-}
+use crate::identity::hash::statx::Statx;
 
 struct Bench {
     dir: TempDir,
