@@ -1,1 +1,46 @@
-fn main() {}
+//! Every developer and CI action of procid: `cargo xtask --help`.
+
+mod build;
+mod cargo;
+mod debian;
+mod host;
+mod process;
+mod rooms;
+mod run;
+mod setup;
+mod test;
+mod vm;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Get what a build and the tests need and this machine lacks
+    Setup(setup::Args),
+    /// Build target/release/procid, the eBPF object inside
+    Build,
+    /// Set up, build, and start `procid run` as root
+    Run(run::Args),
+    /// Run every test this host can run
+    Test(test::Args),
+    /// Run a command as root on a Debian kernel in a virtual machine
+    Vm(vm::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().action {
+        Action::Setup(args) => setup::main(&args),
+        Action::Build => build::main(),
+        Action::Run(args) => run::main(&args),
+        Action::Test(args) => test::main(&args),
+        Action::Vm(args) => vm::main(&args),
+    }
+}

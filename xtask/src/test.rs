@@ -1,0 +1,243 @@
+//! `cargo xtask test`: everything this host can run, and what it could not.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    build, cargo, host, rooms, setup,
+    vm::{self, kernels},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only this part
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The rooms check, and tests that need no privilege
+    Unit,
+    /// Tests as root on the running kernel, in cgroups of their own
+    Live,
+    /// Tests as root on Debian's kernels, in virtual machines
+    Vm,
+}
+
+/// What became of one part.
+#[derive(Debug)]
+struct Outcome {
+    part: String,
+    /// `Err`: failed, and why; `Ok(Some(_))`: skipped, and why.
+    result: Result<Option<String>>,
+    /// The test harness' own summary lines.
+    summaries: Vec<String>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    setup::for_build()?;
+    if wanted(Part::Live) || wanted(Part::Vm) {
+        setup::for_tests()?;
+    }
+    let mut outcomes = Vec::new();
+    if wanted(Part::Unit) {
+        outcomes.push(part("rooms", |_| rooms()));
+        outcomes.push(part("unit", unit));
+    }
+    if wanted(Part::Live) {
+        outcomes.push(part("live", live));
+    }
+    if wanted(Part::Vm) {
+        for kernel in kernels::TESTED {
+            let name = format!("vm {kernel}");
+            outcomes.push(part(&name, |summaries| on_kernel(kernel, summaries)));
+        }
+    }
+    report(&outcomes)
+}
+
+/// Runs one part; a failure is kept for the end, so that all parts run.
+fn part(name: &str, run: impl FnOnce(&mut Summaries) -> Result<Option<String>>) -> Outcome {
+    println!("==== {name}");
+    let mut summaries = Summaries::default();
+    let result = run(&mut summaries);
+    if let Err(error) = &result {
+        println!("{name}: {error:#}");
+    }
+    Outcome {
+        part: name.to_owned(),
+        result,
+        summaries: summaries.lines,
+    }
+}
+
+fn report(outcomes: &[Outcome]) -> Result<()> {
+    println!("==== summary");
+    let mut failed = Vec::new();
+    for Outcome {
+        part,
+        result,
+        summaries,
+    } in outcomes
+    {
+        match result {
+            Ok(None) => println!("{part}: passed"),
+            Ok(Some(reason)) => println!("{part}: SKIPPED: {reason}"),
+            Err(error) => {
+                println!(
+                    "{part}: FAILED: {}",
+                    error.to_string().lines().next().unwrap_or_default()
+                );
+                failed.push(part.as_str());
+            }
+        }
+        for line in summaries {
+            println!("    {line}");
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn rooms() -> Result<Option<String>> {
+    let files = rooms::check(&host::root().join("procid/src"))?;
+    println!("{files} files need no kernel, and name neither aya nor crate::kernel");
+    Ok(None)
+}
+
+fn unit(summaries: &mut Summaries) -> Result<Option<String>> {
+    let mut tests = cargo::cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    tests.args(["--exclude", "procid-ebpf", "--exclude", "procid-tests"]);
+    summaries.stream(&mut tests)?;
+    Ok(None)
+}
+
+fn live(summaries: &mut Summaries) -> Result<Option<String>> {
+    if let Some(reason) = host::no_root_because() {
+        return Ok(Some(reason));
+    }
+    let procid = build::procid()?;
+    let program = build::test_program()?;
+    let suite = build::test_suite("live")?;
+    let env = [
+        ("PROCID_BIN", procid.as_os_str()),
+        ("PROCID_TESTPROG", program.as_os_str()),
+        ("RUST_BACKTRACE", OsStr::new("1")),
+    ];
+    let mut tests = host::as_root(&suite, &env)?;
+    // Where cargo would start them.
+    tests.current_dir(host::root().join("tests"));
+    summaries.stream(tests.arg("--test-threads=1"))?;
+    Ok(None)
+}
+
+fn on_kernel(kernel: &str, summaries: &mut Summaries) -> Result<Option<String>> {
+    if let Some(reason) = vm::unsupported() {
+        return Ok(Some(reason));
+    }
+    let suite = build::test_suite("vm")?;
+    let command = ["vm-tests", "--test-threads=1"].map(OsString::from);
+    let mut job = vm::Job::new(&command)?;
+    job.add_file(&suite, OsStr::new("vm-tests"));
+    let status = job.run(kernel, &mut |bytes: &[u8]| summaries.take(bytes))?;
+    if status != 0 {
+        bail!("the tests exited with status {status}");
+    }
+    Ok(None)
+}
+
+/// Passes test output on to stdout and keeps the harness' summary lines.
+#[derive(Debug, Default)]
+struct Summaries {
+    lines: Vec<String>,
+    /// A line that has not ended yet.
+    partial: Vec<u8>,
+}
+
+impl Summaries {
+    /// Runs `command` and takes its stdout.
+    fn stream(&mut self, command: &mut Command) -> Result<()> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let stdout = child.stdout.take().context("a child without stdout")?;
+        let mut reader = BufReader::new(stdout);
+        loop {
+            let bytes = reader.fill_buf()?;
+            let length = bytes.len();
+            if length == 0 {
+                break;
+            }
+            self.take(bytes)?;
+            reader.consume(length);
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("the tests ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        stdout.flush()?;
+        self.keep(bytes);
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.partial.push(byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.partial).trim().to_owned();
+            self.partial.clear();
+            if line.starts_with("test result:") {
+                self.lines.push(line);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_lines_are_kept_however_the_output_is_cut() {
+        let output = b"running 2 tests\r\ntest a ... ok\r\n\r\ntest result: ok. 2 passed\r\nmore\n";
+        for size in 1..=output.len() {
+            let mut summaries = Summaries::default();
+            for piece in output.chunks(size) {
+                summaries.keep(piece);
+            }
+            assert_eq!(summaries.lines, ["test result: ok. 2 passed"]);
+        }
+    }
+
+    #[test]
+    fn one_failed_part_fails_the_run_and_a_skipped_one_does_not() {
+        let outcome = |result| Outcome {
+            part: "x".to_owned(),
+            result,
+            summaries: Vec::new(),
+        };
+        report(&[outcome(Ok(None)), outcome(Ok(Some("why".to_owned())))]).unwrap();
+        report(&[outcome(Err(anyhow::anyhow!("broken"))), outcome(Ok(None))]).unwrap_err();
+    }
+}
