@@ -5,6 +5,7 @@ mod guest;
 mod initramfs;
 pub(crate) mod kernels;
 mod markers;
+mod tsc;
 
 use std::{
     ffi::{OsStr, OsString},

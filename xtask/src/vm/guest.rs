@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     kernels::Kernel,
     markers::{Marker, Markers},
+    tsc,
 };
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -176,8 +177,10 @@ impl Machine {
             // A panic or an oops ends the machine, as -no-reboot says.
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet oops=panic panic=-1 reboot=t {} {}",
-                guest.kernel.append, guest.append
+                "console=ttyS0 quiet oops=panic panic=-1 reboot=t tsc_early_khz={} {} {}",
+                tsc::khz(),
+                guest.kernel.append,
+                guest.append
             ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
