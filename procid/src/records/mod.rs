@@ -246,6 +246,11 @@ pub struct Procid {
     pub parent: Option<ParentState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ancestry: Option<Vec<String>>,
+    /// Entity ids of all images that hold a socket found open, oldest first,
+    /// where there are several: `process` is the first, and may not be the
+    /// opener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Vec<String>>,
     /// The image that opened the socket, where another one is speaking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opener: Option<Box<Process>>,

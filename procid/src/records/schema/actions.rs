@@ -104,6 +104,7 @@ pub const ACTIONS: &[Action] = &[
         &[],
         &["process.entity_id", "procid.hash.grade"],
     ),
+    row("fork", Some("process"), &[&["start"]], &[], IMAGE),
     row("exec", Some("process"), &[&["start"]], &[], IMAGE),
     row(
         "exit",
