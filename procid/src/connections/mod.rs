@@ -1,1 +1,319 @@
-//! (being built)
+//! The connection map: which flows there are, who began them, how they went.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`connection`] | what was seen of one flow |
+//!
+//! A flow goes *attempt → outcome → close*. Its outcome is the first one the
+//! kernel side tells; [`UNDECIDED_MAX_NS`] after the attempt it is told as
+//! unknown. What there is to tell is handed out as [`News`], once and in order.
+//!
+//! Ended flows are kept for [`KEEP_CLOSED_NS`] and as long as there is room
+//! below [`RETAINED_MAX`]; how far back they reach is [`Connections::since_ns`].
+//! Open flows are never forgotten below [`OPEN_MAX`]; beyond it the oldest
+//! socket's are, and counted.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZero,
+};
+
+use procid_common::{
+    image::ImageId,
+    socket::{self, Attempt, Close, SocketRow},
+};
+
+pub mod connection;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
+pub use connection::{Connection, Key, Outcome, Role};
+
+/// How long an attempt without outcome is waited for, in kernel time.
+pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
+/// How long ended flows are kept.
+pub const KEEP_CLOSED_NS: u64 = 600_000_000_000;
+/// Open and ended flows together, as long as fewer than this are open.
+pub const RETAINED_MAX: usize = 150_000;
+/// Most open flows.
+pub const OPEN_MAX: usize = 200_000;
+
+/// What became known of a flow.
+#[derive(Debug)]
+pub enum News {
+    /// Its act, with the outcome, is to be told.
+    Opened(Key),
+    /// Its end is to be told.
+    Closed(Key),
+    /// It is no longer in the map: its images are free.
+    Forgotten(Box<Connection>),
+}
+
+/// All flows known now.
+#[derive(Debug)]
+pub struct Connections {
+    /// By cookie first, so that a socket's flows lie together; cookies only
+    /// grow, so that new flows go to the end.
+    map: BTreeMap<Key, Box<Connection>>,
+    /// Attempts by the time their outcome is due; decided ones linger.
+    undecided: VecDeque<(u64, Key)>,
+    /// Ended flows in the order of their end.
+    closed: VecDeque<(u64, Key)>,
+    news: VecDeque<News>,
+    retained_max: usize,
+    open_max: usize,
+    since_ns: u64,
+    evicted: u64,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self::with_capacity(RETAINED_MAX, OPEN_MAX)
+    }
+}
+
+impl Connections {
+    /// A map of another size.
+    pub fn with_capacity(retained_max: usize, open_max: usize) -> Self {
+        Self {
+            map: BTreeMap::new(),
+            undecided: VecDeque::new(),
+            closed: VecDeque::new(),
+            news: VecDeque::new(),
+            retained_max,
+            open_max,
+            since_ns: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Takes in an attempt. False when this flow is known already: a hook that
+    /// fires twice for one act tells nothing new.
+    pub fn attempt(&mut self, attempt: &Attempt) -> bool {
+        let key = Key {
+            cookie: attempt.cookie,
+            flow: attempt.flow,
+        };
+        if self.map.contains_key(&key) {
+            return false;
+        }
+        let due_ns = attempt.header.boot_ns.saturating_add(UNDECIDED_MAX_NS);
+        self.undecided.push_back((due_ns, key));
+        self.insert(key, Connection::of_attempt(attempt));
+        true
+    }
+
+    /// Takes in a socket found open, and the images that hold it, oldest first.
+    /// False when its cookie is known already.
+    pub fn found(&mut self, row: &SocketRow, holders: &[ImageId]) -> bool {
+        if self.flows(row.cookie).next().is_some() {
+            return false;
+        }
+        let key = Key {
+            cookie: row.cookie,
+            flow: 0,
+        };
+        self.insert(key, Connection::of_row(row, holders));
+        self.news.push_back(News::Opened(key));
+        true
+    }
+
+    /// Takes in an outcome; that of a flow whose attempt was not seen says
+    /// nothing that could be told.
+    pub fn outcome(&mut self, event: &socket::Outcome) {
+        let key = Key {
+            cookie: event.cookie,
+            flow: event.flow,
+        };
+        let Some(connection) = self.map.get_mut(&key) else {
+            return;
+        };
+        let outcome = match event.error {
+            0 => Outcome::Success,
+            socket::Outcome::ABANDONED => Outcome::Abandoned,
+            errno if errno > 0 => Outcome::Failure(errno),
+            // UNDECIDED: only the source is news.
+            _ => Outcome::Pending,
+        };
+        match connection.outcome {
+            Outcome::Pending => {
+                connection.learn_source(event);
+                if outcome != Outcome::Pending {
+                    self.decide(key, outcome, event.header.boot_ns);
+                }
+            }
+            // It was told as unknown; the end of what failed is told late.
+            Outcome::Unknown if outcome != Outcome::Pending && connection.ended_ns.is_none() => {
+                connection.learn_source(event);
+                connection.outcome = outcome;
+                if outcome != Outcome::Success {
+                    self.end(key, event.header.boot_ns);
+                    self.news.push_back(News::Closed(key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in the end of one flow, or of all flows of a socket.
+    pub fn close(&mut self, event: &Close) {
+        let at_ns = event.header.boot_ns;
+        let named = Key {
+            cookie: event.cookie,
+            flow: event.flow,
+        };
+        let keys: Vec<Key> = if event.flow == 0 {
+            self.flows(event.cookie).map(|(key, _)| *key).collect()
+        } else if self.map.contains_key(&named) {
+            vec![named]
+        } else {
+            // A socket found open has flow 0 here, whatever the kernel counts.
+            vec![Key { flow: 0, ..named }]
+        };
+        for key in keys {
+            let Some(connection) = self.map.get(&key) else {
+                continue;
+            };
+            if connection.ended_ns.is_some() {
+                continue;
+            }
+            if connection.outcome == Outcome::Pending {
+                // Its outcome can no longer come.
+                self.decide(key, Outcome::Unknown, at_ns);
+            }
+            self.end(key, at_ns);
+            self.news.push_back(News::Closed(key));
+        }
+    }
+
+    /// Tells the attempts whose time is over as unknown, and forgets what ended
+    /// long ago. `now_ns` is nanoseconds since boot.
+    pub fn tick(&mut self, now_ns: u64) {
+        while let Some(&(due_ns, key)) = self.undecided.front()
+            && due_ns <= now_ns
+        {
+            self.undecided.pop_front();
+            self.give_up(key, due_ns);
+        }
+        let before = now_ns.saturating_sub(KEEP_CLOSED_NS);
+        while let Some(&(ended_ns, _)) = self.closed.front()
+            && ended_ns < before
+        {
+            self.forget_oldest_closed();
+        }
+    }
+
+    /// Tells every attempt that has no outcome yet as unknown.
+    pub fn give_up_waiting(&mut self) {
+        while let Some((due_ns, key)) = self.undecided.pop_front() {
+            self.give_up(key, due_ns);
+        }
+    }
+
+    pub fn next_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Connection> {
+        self.map.get(key).map(AsRef::as_ref)
+    }
+
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Connection> {
+        self.map.get_mut(key).map(AsMut::as_mut)
+    }
+
+    /// All flows, by cookie.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Connection)> {
+        self.map
+            .iter()
+            .map(|(key, connection)| (key, &**connection))
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Flows that have not ended, attempts included.
+    pub fn open(&self) -> usize {
+        self.map.len() - self.closed.len()
+    }
+
+    /// Most open flows.
+    pub const fn capacity(&self) -> usize {
+        self.open_max
+    }
+
+    /// Flows that ended at this time or before may be missing; nanoseconds
+    /// since boot, 0 when nothing was forgotten yet.
+    pub const fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
+    /// Open flows forgotten for want of room.
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn flows(&self, cookie: u64) -> impl Iterator<Item = (&Key, &Box<Connection>)> {
+        let first = Key { cookie, flow: 0 };
+        let last = Key {
+            cookie,
+            flow: u32::MAX,
+        };
+        self.map.range(first..=last)
+    }
+
+    fn insert(&mut self, key: Key, connection: Connection) {
+        self.map.insert(key, Box::new(connection));
+        while self.map.len() > self.retained_max && !self.closed.is_empty() {
+            self.forget_oldest_closed();
+        }
+        if self.map.len() > self.open_max
+            && let Some((_, connection)) = self.map.pop_first()
+        {
+            self.evicted += 1;
+            self.news.push_back(News::Forgotten(connection));
+        }
+    }
+
+    fn give_up(&mut self, key: Key, at_ns: u64) {
+        let pending = self
+            .get(&key)
+            .is_some_and(|connection| connection.outcome == Outcome::Pending);
+        if pending {
+            self.decide(key, Outcome::Unknown, at_ns);
+        }
+    }
+
+    fn decide(&mut self, key: Key, outcome: Outcome, at_ns: u64) {
+        if let Some(connection) = self.map.get_mut(&key) {
+            connection.outcome = outcome;
+            self.news.push_back(News::Opened(key));
+            if matches!(outcome, Outcome::Failure(_) | Outcome::Abandoned) {
+                self.end(key, at_ns);
+            }
+        }
+    }
+
+    fn end(&mut self, key: Key, at_ns: u64) {
+        if let Some(connection) = self.map.get_mut(&key) {
+            connection.ended_ns = NonZero::new(at_ns.max(1));
+            self.closed.push_back((at_ns, key));
+        }
+    }
+
+    fn forget_oldest_closed(&mut self) {
+        if let Some((ended_ns, key)) = self.closed.pop_front() {
+            self.since_ns = self.since_ns.max(ended_ns);
+            if let Some(connection) = self.map.remove(&key) {
+                self.news.push_back(News::Forgotten(connection));
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One connection: what was seen of one flow of one socket.
+
+use std::{fmt, net::IpAddr, num::NonZero};
+
+use procid_common::{
+    image::ImageId,
+    process::Actor,
+    socket::{self, Address, Attempt, SocketKind, SocketRow, flags},
+};
+
+use crate::{identity::image::Provenance, records::words};
+
+/// Names one flow: a connect of a stream socket, or the datagrams of a socket
+/// to one destination. Printed as `procid.flow_id` is: `COOKIE.COUNT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub cookie: u64,
+    /// 0: the socket was found open, its flows were not counted.
+    pub flow: u32,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.cookie, self.flow)
+    }
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not known yet, not told yet.
+    Pending,
+    Success,
+    /// The errno.
+    Failure(i32),
+    /// It ended without success; the kernel side could not see the errno.
+    Abandoned,
+    /// Not known when it had to be told.
+    Unknown,
+    /// Found open: its beginning was not seen.
+    Found,
+}
+
+/// What was seen of one flow. Small and without text: there may be 200,000.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The acting image; of a socket found open, its oldest holder.
+    pub image: ImageId,
+    /// Live: the socket's creator, where it is known and not [`Self::image`].
+    /// Found open: all holders, oldest first, where there are several.
+    pub others: Box<[ImageId]>,
+    /// Who the acting task was at the act; of a socket found open, all zero.
+    pub actor: Actor,
+    pub source: Address,
+    pub destination: Address,
+    /// Kernel time of the act (or of being found), nanoseconds since boot.
+    pub started_ns: u64,
+    /// Kernel time of the end; of a failed attempt, that of its failure.
+    pub ended_ns: Option<NonZero<u64>>,
+    /// `event.sequence` of the record that told of the act.
+    pub sequence: Option<NonZero<u64>>,
+    pub outcome: Outcome,
+    /// Bits of [`procid_common::socket::flags`].
+    pub flags: u32,
+    /// A [`procid_common::socket::Hook`].
+    pub hook: u32,
+    /// Inode of the socket's network namespace.
+    pub netns: u32,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u16,
+    pub sock_type: u16,
+    pub provenance: Provenance,
+    /// TCP state of a socket found open; 0 for a live one.
+    pub state: u8,
+}
+
+// 100,000 live connections are to fit into 64 MiB, the rest of the agent included.
+const _: () = assert!(size_of::<Connection>() <= 200);
+
+/// How an image came to use a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Opener,
+    /// The image named created the socket, another one uses it.
+    Speaker(ImageId),
+    /// The socket is older than procid.
+    NotSeen,
+}
+
+impl Connection {
+    pub(super) fn of_attempt(attempt: &Attempt) -> Self {
+        let creator = attempt.creator;
+        let seen = attempt.flags & (flags::CREATOR_UNSEEN | flags::KERNEL) == 0;
+        let others = if seen && creator.is_known() && creator != attempt.image {
+            Box::from([creator])
+        } else {
+            Box::default()
+        };
+        let image = if attempt.flags & flags::KERNEL != 0 {
+            ImageId::UNKNOWN
+        } else {
+            attempt.image
+        };
+        Self {
+            image,
+            others,
+            actor: attempt.actor,
+            source: attempt.source,
+            destination: attempt.destination,
+            started_ns: attempt.header.boot_ns,
+            ended_ns: None,
+            sequence: None,
+            outcome: Outcome::Pending,
+            flags: attempt.flags,
+            hook: attempt.hook,
+            netns: attempt.netns,
+            source_port: port(attempt.source_port),
+            destination_port: port(attempt.destination_port),
+            protocol: attempt.socket.protocol,
+            sock_type: attempt.socket.sock_type,
+            provenance: Provenance::Live,
+            state: 0,
+        }
+    }
+
+    /// A socket found open, and the images that hold it, oldest first.
+    pub fn of_row(row: &SocketRow, holders: &[ImageId]) -> Self {
+        let SocketKind {
+            protocol,
+            sock_type,
+            ..
+        } = row.socket;
+        Self {
+            image: holders.first().copied().unwrap_or(ImageId::UNKNOWN),
+            others: if holders.len() > 1 {
+                Box::from(holders)
+            } else {
+                Box::default()
+            },
+            actor: NOBODY,
+            source: row.source,
+            destination: row.destination,
+            started_ns: row.header.boot_ns,
+            ended_ns: None,
+            sequence: None,
+            outcome: Outcome::Found,
+            flags: 0,
+            hook: 0,
+            netns: row.netns,
+            source_port: port(row.source_port),
+            destination_port: port(row.destination_port),
+            protocol,
+            sock_type,
+            provenance: Provenance::Snapshot,
+            state: u8::try_from(row.state).unwrap_or(0),
+        }
+    }
+
+    /// A datagram, not a connection attempt.
+    pub const fn is_send(&self) -> bool {
+        self.flags & flags::SEND != 0
+    }
+
+    /// No process ever created the socket.
+    pub const fn is_kernels(&self) -> bool {
+        self.flags & flags::KERNEL != 0
+    }
+
+    /// Who connects a socket opens the connection, whoever made the socket; a
+    /// datagram is opened by the socket's creator alone.
+    pub fn role(&self) -> Role {
+        if self.provenance == Provenance::Snapshot {
+            return Role::NotSeen;
+        }
+        if !self.is_send() || self.is_kernels() {
+            return Role::Opener;
+        }
+        match *self.others {
+            [creator, ..] => Role::Speaker(creator),
+            [] if self.flags & flags::CREATOR_UNSEEN != 0 => Role::NotSeen,
+            [] => Role::Opener,
+        }
+    }
+
+    /// All images that hold a socket found open, where there are several.
+    pub fn holders(&self) -> &[ImageId] {
+        match self.provenance {
+            Provenance::Snapshot => &self.others,
+            Provenance::Live => &[],
+        }
+    }
+
+    /// The images that this connection's records name.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> {
+        std::iter::once(self.image)
+            .chain(self.others.iter().copied())
+            .filter(ImageId::is_known)
+    }
+
+    pub fn source_ip(&self) -> Option<IpAddr> {
+        ip(self.source)
+    }
+
+    /// `None` for a protocol without ports, and where the kernel has not
+    /// chosen one yet.
+    pub fn source_port(&self) -> Option<u16> {
+        (self.has_ports() && self.source_port != 0).then_some(self.source_port)
+    }
+
+    /// As asked for: 0.0.0.0, which reaches this host, is an address too.
+    pub fn destination_ip(&self) -> IpAddr {
+        words::address(self.destination)
+    }
+
+    pub fn destination_port(&self) -> Option<u16> {
+        self.has_ports().then_some(self.destination_port)
+    }
+
+    fn has_ports(&self) -> bool {
+        matches!(
+            words::transport(self.protocol),
+            Some("tcp" | "udp" | "udplite" | "sctp" | "dccp")
+        )
+    }
+
+    /// Takes over what an outcome says of the source, where that is news.
+    pub(super) fn learn_source(&mut self, outcome: &socket::Outcome) {
+        if ip(outcome.source).is_some() {
+            self.source = outcome.source;
+        }
+        if outcome.source_port != 0 {
+            self.source_port = port(outcome.source_port);
+        }
+    }
+}
+
+const NOBODY: Actor = Actor {
+    creds: procid_common::image::Credentials {
+        uid: 0,
+        gid: 0,
+        euid: 0,
+        egid: 0,
+        loginuid: u32::MAX,
+        sessionid: u32::MAX,
+    },
+    tid: 0,
+    vpid: 0,
+    cgroup: 0,
+    netns: 0,
+    mntns: 0,
+    comm: [0; 16],
+};
+
+/// The kernel side sends 16 bits in 32; more would be a bug of its own.
+fn port(wide: u32) -> u16 {
+    u16::try_from(wide).unwrap_or(0)
+}
+
+/// An address that is not "any".
+fn ip(address: Address) -> Option<IpAddr> {
+    Some(words::address(address)).filter(|ip| !ip.is_unspecified())
+}
