@@ -3,7 +3,19 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`settings`] | what the command line and the config file ask for |
+//! | [`mod@run`] | the loop: ring buffer in, records out |
+//! | [`engine`] | the one owner of all that is known: events in, records out |
+//! | [`render`] | from what is known to the records that say it |
+//! | [`clock`] | kernel time to the time of day |
+//! | [`origin`] | host and agent, as every record names them |
 //! | [`handle`] | questions to the running agent, and their answers |
 
+pub mod clock;
+pub mod engine;
 pub mod handle;
+pub mod origin;
+mod render;
+mod run;
 pub mod settings;
+
+pub use run::{RunError, run};

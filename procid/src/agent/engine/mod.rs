@@ -1,0 +1,360 @@
+//! The one owner of all the agent knows: events in, records out.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`queue`] | records on their way out, and the wait for hashes |
+//! | [`start`] | what existed before the hooks, joined with what they saw since |
+//! | [`answers`] | what is known, to who asks |
+//!
+//! It needs no kernel and knows no thread: it is told events, hashes and the
+//! time; it hands out records ([`Engine::next_record`]) and what it wants to
+//! know of files ([`Engine::next_work`]).
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    num::NonZero,
+};
+
+use procid_common::{image::ImageId, process::Exit, socket::Attempt};
+
+use super::{
+    clock::Clock,
+    origin::Origin,
+    render::{Frame, Ready, Renderer, Telling},
+    settings::Args,
+};
+use crate::{
+    connections::{Connections, Key, News},
+    decode::{Event, ExecFacts},
+    identity::{
+        entity::BootId,
+        hash::{Answer, FileHash, Missing, Request, settle::Offset},
+        images::Images,
+    },
+    kernel::Report,
+    records::Record,
+};
+use queue::{Item, Queue};
+
+mod answers;
+mod queue;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub use answers::WHO_MAX;
+pub use queue::HOLD_NS;
+
+/// Cause of loss: an open connection was forgotten for want of room.
+const CONNECTIONS_EVICTED: &str = "connections-evicted";
+/// Cause of loss: an image was forgotten, or never kept, for want of room.
+const IMAGES_EVICTED: &str = "images-evicted";
+
+/// Ended images are looked through this often, nanoseconds.
+const RETIRE_EVERY_NS: u64 = 1_000_000_000;
+
+/// What the engine asks of the hash pool, in order.
+#[derive(Debug)]
+pub enum Work {
+    Hash(Request),
+    /// That image ended at that time, nanoseconds since boot.
+    Ended(ImageId, u64),
+}
+
+/// What one run of the agent is given.
+#[derive(Debug)]
+pub struct Setup {
+    pub boot_id: BootId,
+    pub origin: Origin,
+    pub args: Args,
+    pub clock: Clock,
+    /// Now, nanoseconds since boot.
+    pub now_ns: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    frame: Frame,
+    images: Images,
+    connections: Connections,
+    queue: Queue,
+    work: VecDeque<Work>,
+    /// Images whose records said that the hash was pending, by the image in
+    /// whose name it was asked for.
+    told_pending: HashMap<ImageId, Vec<ImageId>>,
+    ready: Ready,
+    /// Since when the hooks are attached, nanoseconds since boot.
+    since_ns: u64,
+    now_ns: u64,
+    retire_due_ns: u64,
+    emitted: u64,
+    /// Totals by cause, as the kernel side and the run loop count them.
+    lost: BTreeMap<String, u64>,
+    /// Totals that `loss` records have told.
+    told_lost: BTreeMap<String, u64>,
+}
+
+impl Engine {
+    pub fn new(setup: Setup) -> Self {
+        Self::with_connections(setup, Connections::default())
+    }
+
+    fn with_connections(setup: Setup, connections: Connections) -> Self {
+        Self {
+            images: Images::new(setup.boot_id),
+            frame: Frame {
+                boot_id: setup.boot_id,
+                origin: setup.origin,
+                args: setup.args,
+                clock: setup.clock,
+            },
+            connections,
+            queue: Queue::default(),
+            work: VecDeque::new(),
+            told_pending: HashMap::new(),
+            ready: Ready::default(),
+            since_ns: setup.now_ns,
+            now_ns: setup.now_ns,
+            retire_due_ns: setup.now_ns,
+            emitted: 0,
+            lost: BTreeMap::new(),
+            told_lost: BTreeMap::new(),
+        }
+    }
+
+    /// Everything is attached, and what existed before was taken in.
+    pub fn ready(&mut self, report: &Report) {
+        self.ready = Ready {
+            backend: report.backend.clone(),
+            hooks: report
+                .hooks
+                .iter()
+                .filter(|hook| hook.attached)
+                .map(|hook| hook.name.clone())
+                .collect(),
+            uncovered: report.uncovered.clone(),
+        };
+        self.push(Item::Ready(Box::new(self.ready.clone())), self.now_ns);
+    }
+
+    /// Takes in one event of the kernel side.
+    pub fn event(&mut self, event: Event) {
+        match event {
+            Event::Fork(fork) => {
+                let at_ns = fork.header.boot_ns;
+                self.images.fork(&fork);
+                self.ask_for_hash(&fork.image.id);
+                self.push(Item::Fork(fork.image.id), at_ns);
+            }
+            Event::Exec(facts) => self.exec(facts),
+            Event::Exit(exit) => self.exit(&exit),
+            Event::Attempt(attempt) => self.attempt(&attempt),
+            Event::Outcome(outcome) => self.connections.outcome(&outcome),
+            Event::Close(close) => self.connections.close(&close),
+            // Rows belong to the start; file rows are the inspector's.
+            Event::TaskRow(_) | Event::SocketRow(_) | Event::FileRow(_) => {}
+        }
+        self.take_news();
+    }
+
+    /// Takes in the end of a [`Work::Hash`].
+    pub fn hash(&mut self, answer: Answer) {
+        self.images.set_hash(&answer.id, answer.hash);
+        if answer.hash == FileHash::None(Missing::Pending) {
+            return;
+        }
+        for id in self.told_pending.remove(&answer.id).unwrap_or_default() {
+            self.push(Item::Hash(id), self.now_ns);
+        }
+    }
+
+    /// Takes in how much was lost so far, by cause, as the kernel side and the
+    /// run loop count it; tells what is new in a `loss` record.
+    pub fn losses(&mut self, totals: impl IntoIterator<Item = (&'static str, u64)>) {
+        let own = [
+            (CONNECTIONS_EVICTED, self.connections.evicted()),
+            (IMAGES_EVICTED, self.images.evicted()),
+        ];
+        let mut grown = BTreeMap::new();
+        for (cause, total) in totals.into_iter().chain(own) {
+            let told = self.told_lost.get(cause).copied().unwrap_or(0);
+            if total > told {
+                grown.insert(cause.to_owned(), total - told);
+                self.lost.insert(cause.to_owned(), total);
+                self.told_lost.insert(cause.to_owned(), total);
+            }
+        }
+        if !grown.is_empty() {
+            self.push(Item::Loss(grown), self.now_ns);
+        }
+    }
+
+    /// Tells the engine the time, nanoseconds since boot. Attempts whose
+    /// outcome is overdue are told, what is no longer needed is forgotten.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.connections.tick(now_ns);
+        self.take_news();
+        if now_ns >= self.retire_due_ns {
+            self.retire_due_ns = now_ns.saturating_add(RETIRE_EVERY_NS);
+            self.images.retire(now_ns);
+            let images = &self.images;
+            self.told_pending
+                .retain(|root, _| images.get(root).is_some());
+        }
+    }
+
+    /// Tells the engine how far the time of day is from the time since boot.
+    pub fn clock_is(&mut self, offset: Offset) {
+        self.frame.clock.follow(offset);
+    }
+
+    /// No event comes any more: attempts without outcome are told as unknown.
+    pub fn finish(&mut self) {
+        self.connections.give_up_waiting();
+        self.take_news();
+    }
+
+    /// The next record, in the order in which things became known; `None` when
+    /// there is none, or the next one waits for a hash.
+    pub fn next_record(&mut self) -> Option<Record> {
+        loop {
+            let item = self
+                .queue
+                .pop(self.now_ns, &self.images, &self.connections)?;
+            if let Some(record) = self.render(item.what, item.at_ns) {
+                return Some(record);
+            }
+        }
+    }
+
+    /// Records wait for a hash.
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// What there is to ask of the hash pool.
+    pub fn next_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    fn exec(&mut self, facts: ExecFacts) {
+        let id = facts.event.image.id;
+        let previous = facts.event.image.previous;
+        let at_ns = facts.event.header.boot_ns;
+        self.images.exec(facts);
+        if previous.is_known() {
+            self.work.push_back(Work::Ended(previous, at_ns));
+        }
+        self.ask_for_hash(&id);
+        self.push(Item::Exec(id), at_ns);
+    }
+
+    fn exit(&mut self, exit: &Exit) {
+        let at_ns = exit.header.boot_ns;
+        self.images.exit(exit);
+        self.work.push_back(Work::Ended(exit.id, at_ns));
+        self.push(Item::Exit(exit.id, exit.status), at_ns);
+    }
+
+    fn attempt(&mut self, attempt: &Attempt) {
+        if !self.connections.attempt(attempt) {
+            tracing::debug!(attempt.cookie, attempt.flow, "an attempt was told twice");
+            return;
+        }
+        let key = Key {
+            cookie: attempt.cookie,
+            flow: attempt.flow,
+        };
+        self.hold_images(key);
+    }
+
+    /// An image that a connection names is kept as long as the connection.
+    fn hold_images(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get(&key) {
+            for id in connection.images() {
+                self.images.hold(&id);
+            }
+        }
+    }
+
+    fn ask_for_hash(&mut self, id: &ImageId) {
+        let request = self.images.get(id).and_then(|image| image.request());
+        self.work.extend(request.map(Work::Hash));
+    }
+
+    fn take_news(&mut self) {
+        while let Some(news) = self.connections.next_news() {
+            match news {
+                News::Opened(key) => self.push(Item::Opened(key), self.now_ns),
+                News::Closed(key) => self.push(Item::Closed(key), self.now_ns),
+                News::Forgotten(connection) => {
+                    for id in connection.images() {
+                        self.images.release(&id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, what: Item, at_ns: u64) {
+        self.queue.push(what, at_ns, self.now_ns);
+    }
+
+    const fn renderer(&self) -> Renderer<'_> {
+        Renderer {
+            frame: &self.frame,
+            images: &self.images,
+        }
+    }
+
+    /// Makes a record, numbers it, and remembers what it left open. `None` for
+    /// a connection that was evicted meanwhile, which is counted.
+    fn render(&mut self, what: Item, at_ns: u64) -> Option<Record> {
+        let renderer = self.renderer();
+        let subject = what.subject(&self.connections);
+        let opened = match what {
+            Item::Opened(key) => Some(key),
+            _ => None,
+        };
+        let mut record = match what {
+            Item::Ready(ready) => renderer.ready(*ready, at_ns),
+            Item::Loss(lost) => renderer.loss(lost, at_ns),
+            Item::Fork(id) => renderer.fork(&id, at_ns),
+            Item::Exec(id) => renderer.exec(&id, at_ns),
+            Item::Exit(id, status) => renderer.exit(&id, status, at_ns),
+            Item::Hash(id) => renderer.hash(&id, at_ns),
+            Item::Row(id) => renderer.image(&id),
+            Item::Opened(key) => {
+                renderer.connection(key, self.connections.get(&key)?, Telling::Opened)
+            }
+            Item::Closed(key) => {
+                renderer.connection(key, self.connections.get(&key)?, Telling::Closed)
+            }
+            Item::Nameless(row) => renderer.connection(row.0, &row.1, Telling::Opened),
+        };
+        if let Some(id) = subject {
+            self.remember_pending(id);
+        }
+        self.emitted += 1;
+        if let Some(event) = &mut record.event {
+            event.sequence = Some(self.emitted);
+        }
+        if let Some(connection) = opened.and_then(|key| self.connections.get_mut(&key)) {
+            connection.sequence = NonZero::new(self.emitted);
+        }
+        Some(record)
+    }
+
+    fn remember_pending(&mut self, id: ImageId) {
+        if let Some(image) = self.images.get(&id)
+            && image.hash.is_pending()
+        {
+            let told = self.told_pending.entry(image.root).or_default();
+            if !told.contains(&id) {
+                told.push(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The loop: ring buffer in, records out, questions in between.
+
+use std::{
+    io::{self, ErrorKind, IsTerminal as _, Write},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    clock::{Clock, sample},
+    engine::{Engine, Setup, Work},
+    handle::{Handle, Question, Status},
+    origin::{Origin, OriginError},
+    settings::Settings,
+};
+use crate::{
+    decode::{DecodeError, Event, decode},
+    identity::{
+        entity::boot_id,
+        hash::{Answer, pool::Pool, settle::boot_now_ns},
+    },
+    kernel::{AttachError, Kernel, Options, Report, Ring},
+    records::{
+        Record,
+        line::{Style, header, line},
+    },
+};
+
+/// Longest sleep: how late an overdue outcome, a question or a hash may be seen.
+const WAIT: Duration = Duration::from_millis(20);
+/// After a busy round, events gather for this long: under load a round then
+/// costs its price once for many records. The ring holds far more.
+const GATHER: Duration = Duration::from_millis(1);
+/// Most events of one round, so that records and answers are not put off.
+const ROUND_MAX: usize = 4096;
+/// Most questions that wait, and that one round answers.
+const QUESTIONS_MAX: usize = 16;
+/// Loss counters and clocks are read this often, nanoseconds.
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+/// Output is handed over in pieces of about this many bytes.
+const PIECE: usize = 256 * 1024;
+/// Longest reading of the ring at the end, when its writers do not stop.
+const LAST_DRAIN_NS: u64 = 1_000_000_000;
+/// Cause of loss: bytes in the ring that are no event.
+const UNDECODABLE: &str = "undecodable";
+
+/// Why the agent could not run, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error("cannot read the boot id: {0}")]
+    BootId(io::Error),
+    #[error("cannot read what exists already: {0}")]
+    Snapshot(io::Error),
+    #[error("cannot read events: {0}")]
+    Ring(io::Error),
+    #[error("cannot start: {0}")]
+    Ready(io::Error),
+    #[error("cannot write records: {0}")]
+    Output(io::Error),
+}
+
+/// Runs the agent until `stop` is set, writing records to `out`.
+///
+/// `on_ready` is called once, when all hooks are attached and what existed
+/// before was taken in; it says which capabilities are kept.
+///
+/// A reader that closes the pipe ends it as `stop` does, without its last
+/// records. In every case all hooks are detached on return.
+///
+/// # Errors
+///
+/// One sentence: what could not be attached, read or written.
+pub fn run(
+    settings: &Settings,
+    out: impl Write,
+    on_ready: impl FnOnce(Handle) -> io::Result<Vec<String>>,
+    stop: &AtomicBool,
+) -> Result<(), RunError> {
+    let boot_id = boot_id().map_err(RunError::BootId)?;
+    let origin = Origin::of_this_host(&boot_id, &settings.state_dir)?;
+    let mut kernel = Kernel::attach(&Options {
+        cgroup: settings.cgroup.clone(),
+        backend: settings.backend,
+        args: settings.args,
+    })?;
+    let ring = kernel
+        .take_ring()
+        .ok_or_else(|| RunError::Ring(io::Error::other("the ring is taken")))?;
+    let engine = Engine::new(Setup {
+        boot_id,
+        origin,
+        args: settings.args,
+        clock: Clock::of_this_host(),
+        now_ns: boot_now_ns(),
+    });
+    let (answer, answers) = channel();
+    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    let pool = Pool::new(kernel.inspector(), threads, answer);
+    let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
+    let agent = Agent {
+        kernel,
+        ring,
+        engine,
+        pool,
+        answers,
+        questions,
+        out: Output::new(out, settings.json),
+        capabilities: Vec::new(),
+        undecodable: 0,
+        look_due_ns: 0,
+    };
+    match agent.run(|| on_ready(Handle::new(ask)), stop) {
+        Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+struct Agent<W> {
+    kernel: Kernel,
+    ring: Ring,
+    engine: Engine,
+    pool: Pool,
+    answers: Receiver<Answer>,
+    questions: mpsc::Receiver<Question>,
+    out: Output<W>,
+    capabilities: Vec<String>,
+    undecodable: u64,
+    look_due_ns: u64,
+}
+
+impl<W: Write> Agent<W> {
+    fn run(
+        mut self,
+        on_ready: impl FnOnce() -> io::Result<Vec<String>>,
+        stop: &AtomicBool,
+    ) -> Result<(), RunError> {
+        self.start()?;
+        self.capabilities = on_ready().map_err(RunError::Ready)?;
+        while !stop.load(Ordering::Acquire) {
+            let events = self.round()?;
+            if events > 0 {
+                thread::sleep(GATHER);
+            } else {
+                self.ring.wait(WAIT).map_err(RunError::Ring)?;
+            }
+        }
+        self.finish()
+    }
+
+    /// Takes in what exists, and what happened since the hooks are attached.
+    fn start(&mut self) -> Result<(), RunError> {
+        let (rows, held) = snapshot(&self.kernel, &mut self.ring)?;
+        let (held, broken): (Vec<_>, Vec<_>) = held.into_iter().partition(Result::is_ok);
+        self.undecodable += broken.len() as u64;
+        self.engine.tick(boot_now_ns());
+        self.engine
+            .start(rows, held.into_iter().flatten().collect());
+        self.engine.ready(self.kernel.report());
+        self.settle()
+    }
+
+    /// Events, hashes, records, questions; says how many events there were.
+    fn round(&mut self) -> Result<usize, RunError> {
+        let now_ns = boot_now_ns();
+        let events = self.drain();
+        if events < ROUND_MAX {
+            // The ring was found empty after this time.
+            self.pool.caught_up(now_ns);
+        }
+        if now_ns >= self.look_due_ns {
+            self.look_due_ns = now_ns + LOOK_EVERY_NS;
+            self.engine.clock_is(sample());
+            self.losses();
+        }
+        self.settle()?;
+        for _ in 0..QUESTIONS_MAX {
+            let Ok(question) = self.questions.try_recv() else {
+                break;
+            };
+            self.answer(question);
+        }
+        Ok(events)
+    }
+
+    fn drain(&mut self) -> usize {
+        let Self { ring, engine, .. } = self;
+        let mut events = 0;
+        while events < ROUND_MAX {
+            let mut event = None;
+            if !ring.read(|bytes| event = Some(decode(bytes))) {
+                break;
+            }
+            events += 1;
+            match event {
+                Some(Ok(event)) => engine.event(event),
+                Some(Err(error)) => {
+                    tracing::warn!("the ring holds what is no event: {error}");
+                    self.undecodable += 1;
+                }
+                None => {}
+            }
+        }
+        events
+    }
+
+    /// Hands on questions about files and their answers, then writes what is
+    /// ready to be told.
+    fn settle(&mut self) -> Result<(), RunError> {
+        while let Some(work) = self.engine.next_work() {
+            match work {
+                Work::Hash(request) => match self.pool.lookup(&request) {
+                    Some(hash) => self.engine.hash(Answer {
+                        id: request.id,
+                        hash,
+                    }),
+                    None => self.pool.submit(request),
+                },
+                Work::Ended(id, at_ns) => self.pool.exited(id, at_ns),
+            }
+        }
+        while let Ok(answer) = self.answers.try_recv() {
+            self.engine.hash(answer);
+        }
+        self.engine.tick(boot_now_ns());
+        while let Some(record) = self.engine.next_record() {
+            self.out.put(&record).map_err(RunError::Output)?;
+        }
+        self.out.flush().map_err(RunError::Output)
+    }
+
+    fn losses(&mut self) {
+        let mut totals = self.kernel.losses();
+        totals.insert(UNDECODABLE, self.undecodable);
+        self.engine.losses(totals);
+    }
+
+    /// The last events, the last records.
+    fn finish(mut self) -> Result<(), RunError> {
+        let until_ns = boot_now_ns() + LAST_DRAIN_NS;
+        while self.drain() == ROUND_MAX && boot_now_ns() < until_ns {
+            self.settle()?;
+        }
+        self.engine.finish();
+        self.losses();
+        self.settle()?;
+        // The engine waits for hashes a bounded time.
+        while self.engine.is_waiting() {
+            thread::sleep(GATHER);
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, question: Question) {
+        // Who asked may have gone meanwhile.
+        match question {
+            Question::Who(query, sender) => {
+                let _gone = sender.send(self.engine.who(&query));
+            }
+            Question::Process(entity_id, sender) => {
+                let _gone = sender.send(self.engine.process(&entity_id));
+            }
+            Question::Status(sender) => {
+                let _gone = sender.send(self.status());
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.engine.status();
+        status.hooks.clone_from(&self.kernel.report().hooks);
+        status.hash_queue = self.pool.queue_len();
+        status.capabilities.clone_from(&self.capabilities);
+        status.degraded = degraded(self.kernel.report(), &status);
+        status.healthy = status.degraded.is_empty();
+        status
+    }
+}
+
+/// Reads what exists while events are held back, so that the ring does not
+/// fill meanwhile.
+#[expect(clippy::type_complexity, reason = "rows and events, told apart")]
+fn snapshot(
+    kernel: &Kernel,
+    ring: &mut Ring,
+) -> Result<(Vec<Event>, Vec<Result<Event, DecodeError>>), RunError> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let held = scope.spawn(|| -> io::Result<_> {
+            let mut held = Vec::new();
+            loop {
+                let is_last = done.load(Ordering::Acquire);
+                while ring.read(|bytes| held.push(decode(bytes))) {}
+                if is_last {
+                    return Ok(held);
+                }
+                ring.wait(GATHER)?;
+            }
+        });
+        let rows = kernel.snapshot();
+        done.store(true, Ordering::Release);
+        let held = held
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((
+            rows.map_err(RunError::Snapshot)?,
+            held.map_err(RunError::Ring)?,
+        ))
+    })
+}
+
+/// Why the agent sees less than it should, one sentence each.
+fn degraded(report: &Report, status: &Status) -> Vec<String> {
+    let is_wanted = |name: &str| match report.backend.as_str() {
+        "cgroup" => !name.starts_with("lsm/"),
+        _ => true,
+    };
+    let missing = report
+        .hooks
+        .iter()
+        .filter(|hook| !hook.attached && is_wanted(&hook.name))
+        .map(|hook| {
+            let reason = hook.reason.as_deref().unwrap_or("no reason given");
+            format!("{} is not attached: {reason}", hook.name)
+        });
+    let lost = status
+        .lost
+        .iter()
+        .map(|(cause, count)| format!("{count} lost: {cause}"));
+    missing.chain(lost).collect()
+}
+
+/// Records as bytes, handed over in pieces.
+struct Output<W> {
+    out: W,
+    json: bool,
+    style: Style,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Output<W> {
+    fn new(out: W, json: bool) -> Self {
+        let style = Style {
+            colour: !json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        };
+        let mut buffer = Vec::with_capacity(PIECE + PIECE / 4);
+        if !json {
+            buffer.extend_from_slice(header(style).as_bytes());
+            buffer.push(b'\n');
+        }
+        Self {
+            out,
+            json,
+            style,
+            buffer,
+        }
+    }
+
+    fn put(&mut self, record: &Record) -> io::Result<()> {
+        if self.json {
+            serde_json::to_writer(&mut self.buffer, record)?;
+        } else {
+            self.buffer
+                .extend_from_slice(line(record, self.style).as_bytes());
+        }
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.out.write_all(&self.buffer);
+        self.buffer.clear();
+        written?;
+        self.out.flush()
+    }
+}
