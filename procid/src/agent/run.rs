@@ -180,6 +180,7 @@ impl<W: Write> Agent<W> {
         if now_ns >= self.look_due_ns {
             self.look_due_ns = now_ns + LOOK_EVERY_NS;
             self.engine.clock_is(sample());
+            self.kernel.tend();
             self.losses();
         }
         self.settle()?;
