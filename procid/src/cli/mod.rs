@@ -1,4 +1,174 @@
-//! The commands.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The commands: flags, exit codes, and what people read.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`run`] | `procid run`: the agent in the foreground |
+//! | [`config`] | its config file, and what the flags make of it |
+//! | [`privilege`] | which capabilities it needs to attach and keeps after |
+//! | [`who`] | `procid who`: which image is speaking on a connection |
+//! | [`status`] | `procid status` |
+//! | [`doctor`] | `procid doctor` |
+//! | [`failure`] | exit codes and sentences |
+//! | [`output`] | text for people: times, durations, hostile bytes |
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+pub mod config;
+pub mod doctor;
+pub mod failure;
+pub mod output;
+pub mod privilege;
+pub mod run;
+pub mod status;
+pub mod who;
+
+use failure::{Code, Failure};
+
+/// Where the agent listens unless told otherwise.
+pub const SOCKET: &str = "/run/procid/procid.sock";
+
+/// Which running process image is speaking on this connection?
+///
+/// Exit codes: 0 done, 1 nothing matched or a check failed, 2 bad usage or
+/// input, 3 not permitted or not supported here, 4 no agent answers.
+#[derive(Debug, Parser)]
+#[command(name = "procid", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Who(who::Who),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+}
+
+/// The flag that says where the agent is, for the commands that ask it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AgentSocket {
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", env = "PROCID_SOCKET", default_value = SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Runs the command line that this process was given.
+pub fn main() -> ExitCode {
+    let done = match Cli::try_parse() {
+        Ok(cli) => match cli.command {
+            Command::Run(run) => run.execute(),
+            Command::Who(who) => who.execute(),
+            Command::Status(status) => status.execute(),
+            Command::Doctor(doctor) => doctor.execute(),
+        },
+        Err(error) => not_a_command(&error),
+    };
+    match done {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                // With stderr gone too, the exit code is all there is to say.
+                let _gone = writeln!(io::stderr(), "procid: {}", failure.message);
+            }
+            failure.code.into()
+        }
+    }
+}
+
+/// Help and version are answers; anything else is one sentence.
+fn not_a_command(error: &clap::Error) -> Result<Code, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            error.print().map_err(|error| Failure::of_stdout(&error))?;
+            Ok(Code::Done)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            let _gone = error.print();
+            Ok(Code::Usage)
+        }
+        _ => Err(Failure::usage(sentence(&error.render().to_string()))),
+    }
+}
+
+/// Folds clap's paragraphs into one sentence: the error, its tips, and the
+/// usage line's place taken by where to read more.
+fn sentence(rendered: &str) -> String {
+    let mut parts = Vec::new();
+    let mut command = "procid";
+    for paragraph in rendered.split("\n\n") {
+        if let Some(usage) = paragraph.trim().strip_prefix("Usage: ") {
+            command = if usage.starts_with("procid ") && !usage.starts_with("procid <") {
+                let end = usage.match_indices(' ').nth(1).map_or(usage.len(), |(at, _)| at);
+                usage.get(..end).unwrap_or(command)
+            } else {
+                command
+            };
+        } else if !paragraph.trim_start().starts_with("For more information") {
+            let words: Vec<_> = paragraph.split_whitespace().collect();
+            parts.push(words.join(" "));
+        }
+    }
+    let error = parts.join("; ");
+    let error = error.strip_prefix("error: ").unwrap_or(&error);
+    format!("{error}; see '{command} --help'")
+}
+
+/// A runtime for a command that asks the agent: this thread, nothing else.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("cannot start the event loop: {error}")))
+}
+
+impl From<crate::api::client::ClientError> for Failure {
+    fn from(error: crate::api::client::ClientError) -> Self {
+        use crate::api::client::ClientError;
+        match error {
+            ClientError::NoAgent { .. } | ClientError::Broken { .. } => Self::no_agent(error),
+            ClientError::Denied(_) => Self::refused(error),
+            ClientError::Refused(_) => Self::usage(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_flags_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_sentence() {
+        let error = Cli::try_parse_from(["procid", "run", "--jsn"]).unwrap_err();
+        assert_eq!(
+            sentence(&error.render().to_string()),
+            "unexpected argument '--jsn' found; tip: a similar argument exists: '--json'; \
+             see 'procid run --help'"
+        );
+        let error = Cli::try_parse_from(["procid", "policy"]).unwrap_err();
+        assert_eq!(
+            sentence(&error.render().to_string()),
+            "unrecognized subcommand 'policy'; see 'procid --help'"
+        );
+        let error = Cli::try_parse_from(["procid", "run", "--backend", "x"]).unwrap_err();
+        assert_eq!(
+            sentence(&error.render().to_string()),
+            "invalid value 'x' for '--backend <BACKEND>' [possible values: auto, lsm, cgroup]; \
+             see 'procid --help'"
+        );
+    }
 }

@@ -1,0 +1,220 @@
+//! The commands' end of the API.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::http::{Request, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::{Response, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::{access, parameters::Parameters};
+use crate::{agent::handle::Status, flow::Query, records::Record};
+
+/// The agent has this long for each part of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no agent answers on {}: {source}; start one with 'procid run'", .socket.display())]
+    NoAgent { socket: PathBuf, source: io::Error },
+    #[error(
+        "{}: not permitted; ask as root or as a member of the group {}",
+        .0.display(),
+        access::GROUP
+    )]
+    Denied(PathBuf),
+    /// The agent's own sentence.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the agent on {} stopped answering: {why}", .socket.display())]
+    Broken { socket: PathBuf, why: String },
+}
+
+/// Asks one agent; each question is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Records on their way from the agent.
+#[derive(Debug)]
+pub struct Answer {
+    socket: PathBuf,
+    body: Incoming,
+    /// Bytes that have come and are no whole line yet.
+    pending: BytesMut,
+    /// Bytes of `pending` known to hold no end of line.
+    searched: usize,
+}
+
+impl Client {
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// # Errors
+    ///
+    /// No agent, no permission, or an answer that broke off.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        let response = self.get("/v1/status").await?;
+        let body = self.body(response).await?;
+        self.parse(&body)
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::status`], and a query that the agent refuses.
+    pub async fn who(&self, query: &Query) -> Result<Answer, ClientError> {
+        let parameters = serde_urlencoded::to_string(Parameters::from(query))
+            .map_err(|error| self.broken(error))?;
+        let response = self.get(&format!("/v1/who?{parameters}")).await?;
+        Ok(Answer {
+            socket: self.socket.clone(),
+            body: response.into_body(),
+            pending: BytesMut::new(),
+            searched: 0,
+        })
+    }
+
+    /// The image of that entity id, where it is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`].
+    pub async fn process(&self, entity_id: &str) -> Result<Option<Record>, ClientError> {
+        // Entity ids are words; anything else names no image.
+        if entity_id.is_empty()
+            || !entity_id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Ok(None);
+        }
+        let response = self.send(&format!("/v1/processes/{entity_id}")).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = self.success(response).await?;
+        let body = self.body(response).await?;
+        self.parse(&body).map(Some)
+    }
+
+    async fn get(&self, target: &str) -> Result<Response<Incoming>, ClientError> {
+        let response = self.send(target).await?;
+        self.success(response).await
+    }
+
+    async fn send(&self, target: &str) -> Result<Response<Incoming>, ClientError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| connect_error(&self.socket, source))?;
+        let exchange = async {
+            let (mut sender, connection) =
+                http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+            // It ends with the answer; its errors reach the answer's reader.
+            tokio::spawn(connection);
+            let request = Request::get(target)
+                .header("host", "procid")
+                .body(Empty::new())?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(sender.send_request(request).await?)
+        };
+        tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .map_err(|_| self.broken(format!("no answer in {} s", PATIENCE.as_secs())))?
+            .map_err(|error| self.broken(error))
+    }
+
+    async fn success(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        #[derive(Deserialize)]
+        struct Refusal {
+            error: String,
+        }
+
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::FORBIDDEN => Err(ClientError::Denied(self.socket.clone())),
+            _ => {
+                let body = self.body(response).await?;
+                Err(ClientError::Refused(self.parse::<Refusal>(&body)?.error))
+            }
+        }
+    }
+
+    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect())
+            .await
+            .map_err(|error| self.broken(error))?
+            .map_err(|error| self.broken(error))?;
+        Ok(body.to_bytes())
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|error| self.broken(error))
+    }
+
+    fn broken(&self, why: impl ToString) -> ClientError {
+        broken(&self.socket, why)
+    }
+}
+
+impl Answer {
+    /// The next record; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The answer broke off, or is not records.
+    pub async fn next(&mut self) -> Result<Option<Record>, ClientError> {
+        loop {
+            let unsearched = self.pending.get(self.searched..).unwrap_or_default();
+            if let Some(end) = unsearched.iter().position(|&b| b == b'\n') {
+                let line = self.pending.split_to(self.searched + end + 1);
+                self.searched = 0;
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|error| broken(&self.socket, error));
+            }
+            self.searched = self.pending.len();
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
+                .await
+                .map_err(|error| broken(&self.socket, error))?;
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.pending.extend_from_slice(data);
+                    }
+                }
+                Some(Err(error)) => return Err(broken(&self.socket, error)),
+                None if self.pending.is_empty() => return Ok(None),
+                None => return Err(broken(&self.socket, "the last line is cut off")),
+            }
+        }
+    }
+}
+
+fn connect_error(socket: &Path, source: io::Error) -> ClientError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::Denied(socket.to_owned()),
+        _ => ClientError::NoAgent {
+            socket: socket.to_owned(),
+            source,
+        },
+    }
+}
+
+fn broken(socket: &Path, why: impl ToString) -> ClientError {
+    ClientError::Broken {
+        socket: socket.to_owned(),
+        why: why.to_string(),
+    }
+}
