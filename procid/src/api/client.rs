@@ -1,7 +1,7 @@
 //! The commands' end of the API.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -163,8 +163,8 @@ impl Client {
         serde_json::from_slice(body).map_err(|error| self.broken(error))
     }
 
-    fn broken(&self, why: impl ToString) -> ClientError {
-        broken(&self.socket, why)
+    fn broken(&self, why: impl fmt::Display) -> ClientError {
+        broken(&self.socket, &why)
     }
 }
 
@@ -182,21 +182,21 @@ impl Answer {
                 self.searched = 0;
                 return serde_json::from_slice(&line)
                     .map(Some)
-                    .map_err(|error| broken(&self.socket, error));
+                    .map_err(|error| broken(&self.socket, &error));
             }
             self.searched = self.pending.len();
             let frame = tokio::time::timeout(PATIENCE, self.body.frame())
                 .await
-                .map_err(|error| broken(&self.socket, error))?;
+                .map_err(|error| broken(&self.socket, &error))?;
             match frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.pending.extend_from_slice(data);
                     }
                 }
-                Some(Err(error)) => return Err(broken(&self.socket, error)),
+                Some(Err(error)) => return Err(broken(&self.socket, &error)),
                 None if self.pending.is_empty() => return Ok(None),
-                None => return Err(broken(&self.socket, "the last line is cut off")),
+                None => return Err(broken(&self.socket, &"the last line is cut off")),
             }
         }
     }
@@ -212,7 +212,7 @@ fn connect_error(socket: &Path, source: io::Error) -> ClientError {
     }
 }
 
-fn broken(socket: &Path, why: impl ToString) -> ClientError {
+fn broken(socket: &Path, why: &dyn fmt::Display) -> ClientError {
     ClientError::Broken {
         socket: socket.to_owned(),
         why: why.to_string(),

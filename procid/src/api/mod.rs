@@ -11,7 +11,7 @@
 //! agent is stopping. One request a connection. By hand:
 //!
 //! ```text
-//! curl --unix-socket /run/procid/procid.sock 'http://procid/v1/who?port=443'
+//! curl --unix-socket /run/procid/procid.sock 'http://procid/v1/who?dst=:443'
 //! ```
 //!
 //! | module | holds |

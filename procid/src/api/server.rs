@@ -350,8 +350,8 @@ mod tests {
                 "404",
                 "no image with this entity id",
             ),
-            ("/v1/who?dst=nowhere", "400", "dst: 'nowhere' is not an IP"),
-            ("/v1/who?destport=443", "400", "unknown field `destport`"),
+            ("/v1/who?dst=nowhere", "400", "`nowhere` is not an address"),
+            ("/v1/who?dest=:443", "400", "unknown field `dest`"),
         ] {
             let request = format!("GET {target} HTTP/1.1\r\nhost: procid\r\n\r\n");
             let answer = running.raw(request.as_bytes()).await;

@@ -32,22 +32,22 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn usage(message: impl ToString) -> Self {
+    pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::Usage, message)
     }
 
-    pub fn refused(message: impl ToString) -> Self {
+    pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Code::Refused, message)
     }
 
-    pub fn no_agent(message: impl ToString) -> Self {
+    pub fn no_agent(message: impl Into<String>) -> Self {
         Self::new(Code::NoAgent, message)
     }
 
-    fn new(code: Code, message: impl ToString) -> Self {
+    fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.to_string(),
+            message: message.into(),
         }
     }
 

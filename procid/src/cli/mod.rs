@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`run`] | `procid run`: the agent in the foreground |
 //! | [`config`] | its config file, and what the flags make of it |
+//! | [`service`] | its second thread: the API and the signals |
+//! | [`state_dir`] | where it keeps its state |
 //! | [`privilege`] | which capabilities it needs to attach and keeps after |
 //! | [`who`] | `procid who`: which image is speaking on a connection |
 //! | [`status`] | `procid status` |
@@ -25,6 +27,8 @@ pub mod failure;
 pub mod output;
 pub mod privilege;
 pub mod run;
+pub mod service;
+pub mod state_dir;
 pub mod status;
 pub mod who;
 
@@ -106,7 +110,10 @@ fn sentence(rendered: &str) -> String {
     for paragraph in rendered.split("\n\n") {
         if let Some(usage) = paragraph.trim().strip_prefix("Usage: ") {
             command = if usage.starts_with("procid ") && !usage.starts_with("procid <") {
-                let end = usage.match_indices(' ').nth(1).map_or(usage.len(), |(at, _)| at);
+                let end = usage
+                    .match_indices(' ')
+                    .nth(1)
+                    .map_or(usage.len(), |(at, _)| at);
                 usage.get(..end).unwrap_or(command)
             } else {
                 command
@@ -133,9 +140,11 @@ impl From<crate::api::client::ClientError> for Failure {
     fn from(error: crate::api::client::ClientError) -> Self {
         use crate::api::client::ClientError;
         match error {
-            ClientError::NoAgent { .. } | ClientError::Broken { .. } => Self::no_agent(error),
-            ClientError::Denied(_) => Self::refused(error),
-            ClientError::Refused(_) => Self::usage(error),
+            ClientError::NoAgent { .. } | ClientError::Broken { .. } => {
+                Self::no_agent(error.to_string())
+            }
+            ClientError::Denied(_) => Self::refused(error.to_string()),
+            ClientError::Refused(sentence) => Self::usage(sentence),
         }
     }
 }

@@ -1,0 +1,212 @@
+//! The config file of `procid run`, and what the flags make of it.
+//!
+//! TOML with the flags' names as keys; flags win. A key that is not known is
+//! refused, so that a typing error is not a setting that silently does nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::{SOCKET, failure::Failure};
+use crate::{
+    agent::settings::{Args, Backend, Settings},
+    time,
+};
+
+const STATE_DIR: &str = "/var/lib/procid";
+const UPDATE_EVERY: Duration = Duration::from_secs(300);
+
+/// `run`'s settings, each from a flag or from the file.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Records on stdout as NDJSON instead of a table.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    json: Option<bool>,
+    /// Where the agent keeps its state, mode 0700 [default: /var/lib/procid].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where the agent answers, mode 0660 root:procid [default: /run/procid/procid.sock].
+    #[arg(long, value_name = "PATH", env = "PROCID_SOCKET")]
+    socket: Option<PathBuf>,
+    /// The cgroup v2 directory to watch [default: the root, wherever mounted].
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// Which hooks may be used [default: auto].
+    #[arg(long, value_enum)]
+    backend: Option<BackendName>,
+    /// What is kept of command lines, which hold secrets [default: full].
+    #[arg(long, value_enum)]
+    args: Option<ArgsName>,
+    /// How often a live connection's bytes are recorded [default: 5m].
+    #[arg(long, value_name = "SPAN", value_parser = update_every)]
+    #[serde(deserialize_with = "span_text")]
+    update_every: Option<Duration>,
+}
+
+/// [`Backend`] as flags and files name it.
+#[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendName {
+    /// Everything that loads and attaches.
+    Auto,
+    /// LSM hooks only.
+    Lsm,
+    /// Cgroup hooks only.
+    Cgroup,
+}
+
+/// [`Args`] as flags and files name it.
+#[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArgsName {
+    Full,
+    None,
+}
+
+impl From<BackendName> for Backend {
+    fn from(name: BackendName) -> Self {
+        match name {
+            BackendName::Auto => Self::Auto,
+            BackendName::Lsm => Self::Lsm,
+            BackendName::Cgroup => Self::Cgroup,
+        }
+    }
+}
+
+impl Options {
+    /// These options, then those of `file`, then the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2: a file that cannot be read, or that says what procid does
+    /// not know.
+    pub fn resolve(self, file: Option<&Path>) -> Result<Settings, Failure> {
+        let file = file.map(read).transpose()?.unwrap_or_default();
+        Ok(Settings {
+            json: self.json.or(file.json).unwrap_or(false),
+            state_dir: self
+                .state_dir
+                .or(file.state_dir)
+                .unwrap_or_else(|| STATE_DIR.into()),
+            socket: self.socket.or(file.socket).unwrap_or_else(|| SOCKET.into()),
+            cgroup: self.cgroup.or(file.cgroup),
+            backend: self
+                .backend
+                .or(file.backend)
+                .unwrap_or(BackendName::Auto)
+                .into(),
+            args: match self.args.or(file.args) {
+                None | Some(ArgsName::Full) => Args::Full,
+                Some(ArgsName::None) => Args::None,
+            },
+            update_every: self
+                .update_every
+                .or(file.update_every)
+                .unwrap_or(UPDATE_EVERY),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Options, Failure> {
+    let at = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("--config {at}: {error}")))?;
+    toml::from_str(&text).map_err(|error| {
+        let (line, column) = place(&text, error.span().map_or(0, |span| span.start));
+        let message: Vec<_> = error.message().split_whitespace().collect();
+        Failure::usage(format!("{at}:{line}:{column}: {}", message.join(" ")))
+    })
+}
+
+/// Line and column of a byte, from 1; columns count characters.
+fn place(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+fn update_every(text: &str) -> Result<Duration, String> {
+    let span = time::span(text).map_err(|error| error.to_string())?;
+    if span < Duration::from_secs(1) {
+        return Err("give a second or more, such as 30s or 5m".to_owned());
+    }
+    Ok(span)
+}
+
+fn span_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    update_every(&text).map(Some).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(options: Options, file: &str) -> Result<Settings, Failure> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("procid.toml");
+        fs::write(&path, file).unwrap();
+        options.resolve(Some(&path)).map_err(|failure| Failure {
+            message: failure
+                .message
+                .replace(&directory.path().display().to_string(), "DIR"),
+            ..failure
+        })
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = Options {
+            backend: Some(BackendName::Lsm),
+            ..Options::default()
+        };
+        let settings = resolve(
+            flags,
+            "backend = \"cgroup\"\nargs = \"none\"\nupdate-every = \"1min 30s\"\njson = true\n",
+        )
+        .unwrap();
+        assert_eq!(settings.backend, Backend::Lsm);
+        assert_eq!(settings.args, Args::None);
+        assert_eq!(settings.update_every, Duration::from_secs(90));
+        assert!(settings.json);
+        assert_eq!(settings.state_dir, Path::new(STATE_DIR));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_named_with_its_place() {
+        for (file, message) in [
+            (
+                "json = true\nbackened = \"lsm\"\n",
+                "DIR/procid.toml:2:1: unknown field `backened`, expected one of",
+            ),
+            (
+                "backend = \"ebpf\"\n",
+                "DIR/procid.toml:1:11: unknown variant `ebpf`, expected one of `auto`",
+            ),
+            ("json = \n", "DIR/procid.toml:1:"),
+            (
+                "update-every = \"0s\"\n",
+                "DIR/procid.toml:1:16: give a second or more",
+            ),
+        ] {
+            let failure = resolve(Options::default(), file).unwrap_err();
+            assert!(failure.message.starts_with(message), "{failure:?}");
+            assert!(!failure.message.contains('\n'));
+        }
+        let missing = Options::default().resolve(Some(Path::new("/nowhere/procid.toml")));
+        assert!(
+            missing
+                .unwrap_err()
+                .message
+                .contains("/nowhere/procid.toml")
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! `procid run`: the agent in the foreground.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use rustix::fs::Mode;
+use sd_notify::NotifyState;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    config,
+    failure::{Code, Failure},
+    privilege,
+    service::{Service, notify},
+    state_dir,
+};
+use crate::{
+    agent,
+    api::socket::{self, BindError},
+};
+
+/// Attach, print a record of each connection with the image behind it, and
+/// answer questions, until SIGINT or SIGTERM.
+///
+/// Records go to stdout, logs to stderr (`PROCID_LOG` sets their level, as in
+/// `PROCID_LOG=debug`).
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    options: config::Options,
+    /// Settings in TOML, named as these flags; flags win.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> Result<Code, Failure> {
+        let settings = self.options.resolve(self.config.as_deref())?;
+        log_to_stderr()?;
+        permitted()?;
+        // Whatever the agent makes is its own until a mode is set on purpose.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+        state_dir::prepare(&settings.state_dir)?;
+        let mut bound = socket::bind(&settings.socket)?;
+        let listener = bound.take().ok_or_else(|| no_loop("its socket is gone"))?;
+        let service = Service::new(listener).map_err(no_loop)?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let done = agent::run(
+            &settings,
+            io::stdout(),
+            |handle| {
+                let kept = privilege::reduce(privilege::TO_RUN).unwrap_or_else(|error| {
+                    error!("capabilities cannot be given up, going on with all: {error}");
+                    privilege::effective().unwrap_or_default()
+                });
+                service.start(handle, stopped)?;
+                notify(NotifyState::Ready);
+                let kept = privilege::names(kept);
+                info!("ready; capabilities kept: {}", kept.join(" "));
+                Ok(kept)
+            },
+            &stop,
+        );
+        drop(bound);
+        match done {
+            Ok(()) => Ok(Code::Done),
+            Err(error) => Err(Failure::refused(format!("{error:#}"))),
+        }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let permission = matches!(
+            &error,
+            BindError::Io { source, .. } if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            )
+        );
+        if permission || matches!(error, BindError::Taken(_)) {
+            Self::refused(error.to_string())
+        } else {
+            Self::usage(error.to_string())
+        }
+    }
+}
+
+fn no_loop(error: impl std::fmt::Display) -> Failure {
+    Failure::refused(format!("cannot start the API's event loop: {error}"))
+}
+
+fn log_to_stderr() -> Result<(), Failure> {
+    const VARIABLE: &str = "PROCID_LOG";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(text) => EnvFilter::try_new(&text).map_err(|error| {
+            Failure::usage(format!(
+                "{VARIABLE}: {error}; give a level, such as info or debug"
+            ))
+        })?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_target(false)
+        .finish();
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|error| Failure::refused(format!("cannot log: {error}")))
+}
+
+/// Says at once what would otherwise be a refusal half-way.
+fn permitted() -> Result<(), Failure> {
+    let missing = privilege::missing(privilege::TO_ATTACH)
+        .map_err(|error| Failure::refused(format!("cannot read capabilities: {error}")))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "attaching to the kernel needs {}, which uid {} lacks here; start it as root ('sudo \
+         procid run'), outside a container that drops them",
+        privilege::names(missing).join(", "),
+        rustix::process::geteuid().as_raw()
+    )))
+}

@@ -1,0 +1,211 @@
+//! `procid who`: which process image is speaking on this connection.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`question`] | flags to a [`Query`](crate::flow::Query) |
+//! | [`printer`] | records in the format asked for, and what the answer covers |
+//! | [`text`] | a connection as people read it |
+//! | [`csv`] | a connection as a line of a table |
+
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    AgentSocket,
+    failure::{Code, Failure},
+};
+use crate::{
+    api::client::{Client, ClientError},
+    flow::Query,
+    records::{Coverage, Record},
+    snapshot,
+};
+
+pub mod csv;
+pub mod printer;
+pub mod question;
+pub mod text;
+
+use printer::{Format, Printer};
+
+/// How often `--follow` asks for news.
+const POLL: Duration = Duration::from_millis(500);
+/// How far each such question reaches back before the last one: a connection
+/// is told of up to a second after it began, when its outcome is known.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Say which process image opened and used a connection, now or in the past.
+///
+/// The running agent answers. With none, the kernel's socket table and /proc
+/// do: what is open now, marked `snapshot`. Exit code 1 when nothing matched.
+#[derive(Debug, clap::Args)]
+pub struct Who {
+    #[command(flatten)]
+    question: question::Question,
+    /// Records as NDJSON, the last line saying what the answer covers.
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// A table with a header line. Cells that a spreadsheet would take for a
+    /// formula start with an apostrophe.
+    #[arg(long)]
+    csv: bool,
+    /// Print what matches, then what comes, until interrupted.
+    #[arg(long, conflicts_with_all = ["until", "at"])]
+    follow: bool,
+    #[command(flatten)]
+    socket: AgentSocket,
+}
+
+impl Who {
+    pub(super) fn execute(self) -> Result<Code, Failure> {
+        let query = self.question.query()?;
+        let format = match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Text,
+        };
+        let mut printer = Printer::new(format, io::stdout().lock());
+        let client = Client::new(self.socket.socket);
+        let runtime = super::runtime()?;
+        if self.follow {
+            return runtime.block_on(follow(&client, query, &mut printer));
+        }
+        match runtime.block_on(from_agent(&client, &query, &mut printer)) {
+            Err(Trouble::Agent(ClientError::NoAgent { .. })) => {}
+            done => return done.map_err(Failure::from),
+        }
+        from_kernel(&query, &mut printer)
+    }
+}
+
+/// Why an answer was not printed to its end.
+#[derive(Debug)]
+enum Trouble {
+    Agent(ClientError),
+    Other(Failure),
+}
+
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Agent(error) => error.into(),
+            Trouble::Other(failure) => failure,
+        }
+    }
+}
+
+async fn from_agent<W: Write>(
+    client: &Client,
+    query: &Query,
+    printer: &mut Printer<W>,
+) -> Result<Code, Trouble> {
+    let mut answer = client.who(query).await?;
+    let mut covered = None;
+    printer.begin()?;
+    while let Some(record) = answer.next().await? {
+        match coverage(&record) {
+            Some(coverage) => covered = Some(coverage.clone()),
+            None => printer.record(&record)?,
+        }
+    }
+    Ok(printer.end(covered.as_ref())?)
+}
+
+/// What is open now, of the kernel's socket table and /proc.
+fn from_kernel<W: Write>(query: &Query, printer: &mut Printer<W>) -> Result<Code, Failure> {
+    let records = snapshot::who(query).map_err(|error| {
+        Failure::no_agent(format!(
+            "no agent answers, and the kernel's socket table cannot be read: {error}; start \
+             'procid run' or ask as root"
+        ))
+    })?;
+    printer.begin()?;
+    let mut covered = None;
+    for record in &records {
+        match coverage(record) {
+            Some(coverage) => covered = Some(coverage),
+            None => printer.record(record)?,
+        }
+    }
+    printer.end(covered)
+}
+
+/// Prints each connection once, as it is when it is first told of.
+async fn follow<W: Write>(
+    client: &Client,
+    mut query: Query,
+    printer: &mut Printer<W>,
+) -> Result<Code, Failure> {
+    let mut seen = HashSet::new();
+    printer.begin()?;
+    loop {
+        let asked = Timestamp::now() - OVERLAP;
+        let mut answer = client.who(&query).await?;
+        // What an answer no longer holds lies before `since` for good.
+        let mut present = HashSet::new();
+        while let Some(record) = answer.next().await? {
+            if coverage(&record).is_some() {
+                continue;
+            }
+            let key = key(&record);
+            if !seen.contains(&key) && !present.contains(&key) {
+                printer.record(&record)?;
+            }
+            present.insert(key);
+        }
+        printer.flush()?;
+        seen = present;
+        let since = i64::try_from(asked.as_nanosecond()).unwrap_or(i64::MAX);
+        query.since = Some(query.since.map_or(since, |first| first.max(since)));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn coverage(record: &Record) -> Option<&Coverage> {
+    record.procid.as_ref()?.coverage.as_ref()
+}
+
+/// One use of a connection by one image.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    flow_id: Option<String>,
+    entity_id: Option<String>,
+    role: Option<String>,
+    /// Tells rows apart that have no flow id.
+    timestamp: String,
+}
+
+fn key(record: &Record) -> Key {
+    let procid = record.procid.as_deref();
+    let flow_id = procid.and_then(|procid| procid.flow_id.clone());
+    Key {
+        timestamp: if flow_id.is_some() {
+            String::new()
+        } else {
+            record.timestamp.clone()
+        },
+        flow_id,
+        entity_id: record
+            .process
+            .as_ref()
+            .and_then(|process| process.entity_id.clone()),
+        role: procid.and_then(|procid| procid.role.clone()),
+    }
+}

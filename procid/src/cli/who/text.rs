@@ -1,0 +1,304 @@
+//! A connection as people read it: one block, one fact a line.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use crate::{
+    cli::output::{duration, local, printable},
+    records::{Endpoint, HashState, Process, Record},
+};
+
+/// # Errors
+///
+/// Of writing.
+pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", headline(record))?;
+    let procid = record.procid.as_deref();
+    let mut line = |name: &str, value: &str| writeln!(out, "    {name:<10} {value}");
+
+    match record.process.as_deref() {
+        Some(process) => {
+            line("process", &image(process))?;
+            if let Some(command_line) = &process.command_line {
+                line("arguments", &printable(command_line))?;
+            }
+        }
+        None => line("process", &not_known(record, "process"))?,
+    }
+    line(
+        "sha256",
+        &hash(
+            record.process.as_deref(),
+            procid.and_then(|procid| procid.hash.as_ref()),
+        ),
+    )?;
+    if let Some(exe) = procid.and_then(|procid| procid.exe.as_ref()) {
+        let flags = procid
+            .map(|procid| procid.flags.as_slice())
+            .unwrap_or_default();
+        let mut file = format!(
+            "device {}, inode {}",
+            printable(&exe.dev),
+            printable(&exe.inode)
+        );
+        for flag in flags {
+            file.push_str(", ");
+            file.push_str(&printable(flag));
+        }
+        line("file", &file)?;
+    }
+    if let Some(user) = &record.user {
+        line("user", &printable(&user.id))?;
+    }
+    if let Some(container) = &record.container {
+        line("container", &printable(&container.id))?;
+    }
+    match record.process.as_deref().and_then(|p| p.parent.as_deref()) {
+        Some(parent) => {
+            let state = procid
+                .and_then(|procid| procid.parent.as_ref())
+                .and_then(|parent| parent.hash.as_ref());
+            line(
+                "parent",
+                &format!("{}, sha256 {}", image(parent), hash(Some(parent), state)),
+            )?;
+        }
+        None => line("parent", &not_known(record, "process.parent"))?,
+    }
+    if let Some(ancestry) = procid.and_then(|procid| procid.ancestry.as_ref()) {
+        let ids: Vec<_> = ancestry.iter().map(|id| printable(id)).collect();
+        line("ancestry", &ids.join(" < "))?;
+    }
+    if let Some(role) = procid.and_then(|procid| procid.role.as_ref()) {
+        line("role", &printable(role))?;
+    }
+    if let Some(opener) = procid.and_then(|procid| procid.opener.as_deref()) {
+        line("opener", &image(opener))?;
+    }
+    if let Some(verdict) = procid.and_then(|procid| procid.verdict.as_ref()) {
+        line("verdict", &printable(verdict))?;
+    }
+    line("time", &times(record))?;
+    line("known", &provenance(record))?;
+    if let Some(unknown) = procid.map(|procid| &procid.unknown) {
+        for (field, reason) in unknown {
+            line(
+                "not known",
+                &format!("{}: {}", printable(field), printable(reason)),
+            )?;
+        }
+    }
+    writeln!(out)
+}
+
+/// `tcp 10.0.0.5:45384 -> 203.0.113.7:443, egress, connect success`
+fn headline(record: &Record) -> String {
+    let network = record.network.as_ref();
+    let transport = network
+        .and_then(|network| network.transport.as_deref())
+        .or_else(|| {
+            record
+                .procid
+                .as_ref()?
+                .socket
+                .as_ref()?
+                .socket_type
+                .as_deref()
+        })
+        .unwrap_or("?");
+    let mut line = format!(
+        "{} {} -> {}",
+        printable(transport),
+        endpoint(record.source.as_ref()),
+        endpoint(record.destination.as_ref())
+    );
+    if let Some(direction) = network.and_then(|network| network.direction.as_deref()) {
+        line.push_str(", ");
+        line.push_str(&printable(direction));
+    }
+    if let Some(event) = &record.event {
+        if !event.action.is_empty() {
+            line.push_str(", ");
+            line.push_str(&printable(&event.action));
+        }
+        if let Some(outcome) = &event.outcome {
+            line.push(' ');
+            line.push_str(&printable(outcome));
+        }
+    }
+    if let Some(error) = &record.error {
+        line.push_str(&format!(" ({})", printable(&error.code)));
+    }
+    if let Some(state) = record
+        .procid
+        .as_ref()
+        .and_then(|procid| procid.socket.as_ref()?.state.as_deref())
+    {
+        line.push_str(", ");
+        line.push_str(&printable(state));
+    }
+    line
+}
+
+fn endpoint(end: Option<&Endpoint>) -> String {
+    let ip = end.and_then(|end| end.ip);
+    let port = end.and_then(|end| end.port);
+    match (ip, port) {
+        (Some(IpAddr::V6(ip)), Some(port)) => format!("[{ip}]:{port}"),
+        (Some(ip), Some(port)) => format!("{ip}:{port}"),
+        (Some(ip), None) => ip.to_string(),
+        (None, Some(port)) => format!("?:{port}"),
+        (None, None) => "?".to_owned(),
+    }
+}
+
+/// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
+fn image(process: &Process) -> String {
+    let name = process
+        .name
+        .as_deref()
+        .map_or(Cow::Borrowed("?"), printable);
+    let mut text = name.into_owned();
+    if let Some(pid) = process.pid {
+        text.push_str(&format!(", pid {pid}"));
+    }
+    if let Some(executable) = &process.executable {
+        text.push_str(", ");
+        text.push_str(&printable(executable));
+    }
+    if let Some(entity_id) = &process.entity_id {
+        text.push_str(", entity ");
+        text.push_str(&printable(entity_id));
+    }
+    text
+}
+
+/// The hash with the grade it has earned, or why there is none.
+fn hash(process: Option<&Process>, state: Option<&HashState>) -> String {
+    let sha256 = process.and_then(|process| process.hash.as_ref());
+    match (sha256, state) {
+        (Some(hash), Some(state)) => {
+            format!("{} ({})", printable(&hash.sha256), printable(&state.grade))
+        }
+        (Some(hash), None) => printable(&hash.sha256).into_owned(),
+        (None, state) => {
+            let reason = state.and_then(|state| state.reason.as_deref());
+            format!("none ({})", printable(reason.unwrap_or("no reason given")))
+        }
+    }
+}
+
+fn times(record: &Record) -> String {
+    let event = record.event.as_ref();
+    let start = event
+        .and_then(|event| event.start.as_deref())
+        .unwrap_or(&record.timestamp);
+    let mut text = local(start);
+    if let Some(end) = event.and_then(|event| event.end.as_deref()) {
+        text.push_str(" to ");
+        text.push_str(&local(end));
+    }
+    if let Some(ns) = event.and_then(|event| event.duration) {
+        text.push_str(&format!(" ({})", duration(ns)));
+    }
+    text
+}
+
+/// How it is known: live or from a snapshot, by which hook, under which ids.
+fn provenance(record: &Record) -> String {
+    let procid = record.procid.as_deref();
+    let mut parts = Vec::new();
+    if let Some(provenance) = procid.and_then(|procid| procid.provenance.as_deref()) {
+        parts.push(printable(provenance).into_owned());
+    }
+    if let Some(hook) = procid.and_then(|procid| procid.hook.as_deref()) {
+        parts.push(printable(hook).into_owned());
+    }
+    if let Some(flow_id) = procid.and_then(|procid| procid.flow_id.as_deref()) {
+        parts.push(format!("flow {}", printable(flow_id)));
+    }
+    let community_id = record
+        .network
+        .as_ref()
+        .and_then(|network| network.community_id.as_deref());
+    if let Some(community_id) = community_id {
+        parts.push(format!("community id {}", printable(community_id)));
+    }
+    parts.join(", ")
+}
+
+fn not_known(record: &Record, field: &str) -> String {
+    let reason = record
+        .procid
+        .as_ref()
+        .and_then(|procid| procid.unknown.get(field));
+    match reason {
+        Some(reason) => format!("not known: {}", printable(reason)),
+        None => "not known".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{Event, Procid, Sha256};
+
+    #[test]
+    fn one_fact_a_line_and_what_is_not_known_is_said() {
+        let record = Record {
+            timestamp: "2026-11-22T15:04:05.000000000Z".to_owned(),
+            event: Some(Event {
+                action: "connect".to_owned(),
+                outcome: Some("success".to_owned()),
+                duration: Some(1_000_000_000),
+                ..Event::default()
+            }),
+            destination: Some(Endpoint {
+                ip: "2001:db8::7".parse().ok(),
+                port: Some(443),
+                bytes: None,
+            }),
+            process: Some(Box::new(Process {
+                name: Some("cu\nrl".to_owned()),
+                pid: Some(5580),
+                hash: Some(Sha256 {
+                    sha256: "9f86".to_owned(),
+                }),
+                ..Process::default()
+            })),
+            procid: Some(Box::new(Procid {
+                hash: Some(HashState {
+                    grade: "verified".to_owned(),
+                    reason: None,
+                }),
+                unknown: [("process.parent".to_owned(), "it had exited".to_owned())].into(),
+                ..Procid::default()
+            })),
+            ..Record::default()
+        };
+        let mut out = Vec::new();
+        block(&record, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for line in [
+            "? ? -> [2001:db8::7]:443, connect success\n",
+            "    process    cu\\u{a}rl, pid 5580\n",
+            "    sha256     9f86 (verified)\n",
+            "    parent     not known: it had exited\n",
+            " (1.000s)\n",
+        ] {
+            assert!(out.contains(line), "{line:?} is not in:\n{out}");
+        }
+    }
+
+    #[test]
+    fn no_hash_has_a_reason() {
+        let state = HashState {
+            grade: "none".to_owned(),
+            reason: Some("gone".to_owned()),
+        };
+        assert_eq!(hash(None, Some(&state)), "none (gone)");
+    }
+}
