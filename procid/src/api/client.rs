@@ -145,8 +145,14 @@ impl Client {
             StatusCode::OK => Ok(response),
             StatusCode::FORBIDDEN => Err(ClientError::Denied(self.socket.clone())),
             _ => {
+                let stopping = response.status() == StatusCode::SERVICE_UNAVAILABLE;
                 let body = self.body(response).await?;
-                Err(ClientError::Refused(self.parse::<Refusal>(&body)?.error))
+                let sentence = self.parse::<Refusal>(&body)?.error;
+                Err(if stopping {
+                    self.broken(sentence)
+                } else {
+                    ClientError::Refused(sentence)
+                })
             }
         }
     }

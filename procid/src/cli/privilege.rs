@@ -32,8 +32,9 @@ pub fn effective() -> rustix::io::Result<CapabilitySet> {
     Ok(rustix::thread::capabilities(None)?.effective)
 }
 
-/// What is missing of `wanted`; nothing where `SYS_ADMIN` stands in for it, as
-/// it did for all of [`TO_ATTACH`] but `NET_ADMIN` before Linux 5.8.
+/// What is missing of `wanted`. `SYS_ADMIN` stands in for `BPF` and `PERFMON`,
+/// which were split from it
+/// (<https://github.com/torvalds/linux/blob/v6.12/include/linux/capability.h#L196>).
 ///
 /// # Errors
 ///
@@ -64,9 +65,7 @@ pub fn reduce(keep: CapabilitySet) -> rustix::io::Result<CapabilitySet> {
             }
         }
     }
-    // Before Linux 5.9 BPF and PERFMON may be there as SYS_ADMIN only; procid
-    // keeps what it has of `keep`, never SYS_ADMIN in its place.
-    let keep = keep & have.permitted;
+    let keep = keep & have.permitted | stand_in(keep, have.permitted);
     rustix::thread::set_capabilities(
         None,
         CapabilitySets {
@@ -76,6 +75,15 @@ pub fn reduce(keep: CapabilitySet) -> rustix::io::Result<CapabilitySet> {
         },
     )?;
     Ok(keep)
+}
+
+/// `SYS_ADMIN`, where it is the only permission to use bpf(2) there is.
+fn stand_in(keep: CapabilitySet, have: CapabilitySet) -> CapabilitySet {
+    if (keep - have).contains(CapabilitySet::BPF) {
+        have & CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    }
 }
 
 /// `CAP_BPF`, `CAP_SYS_PTRACE`, …
@@ -114,6 +122,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn sys_admin_is_kept_only_where_there_is_no_bpf() {
+        let admin = CapabilitySet::SYS_ADMIN;
+        assert_eq!(stand_in(TO_RUN, admin | TO_RUN), CapabilitySet::empty());
+        assert_eq!(stand_in(TO_RUN, admin), admin);
+        assert_eq!(
+            stand_in(CapabilitySet::empty(), admin),
+            CapabilitySet::empty()
+        );
     }
 
     #[test]

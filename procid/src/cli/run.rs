@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::Mode;
 use sd_notify::NotifyState;
-use tracing::{error, info};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -55,10 +55,9 @@ impl Run {
             &settings,
             io::stdout(),
             |handle| {
-                let kept = privilege::reduce(privilege::TO_RUN).unwrap_or_else(|error| {
-                    error!("capabilities cannot be given up, going on with all: {error}");
-                    privilege::effective().unwrap_or_default()
-                });
+                let kept = privilege::reduce(privilege::TO_RUN).map_err(|error| {
+                    io::Error::other(format!("cannot give up capabilities: {error}"))
+                })?;
                 service.start(handle, stopped)?;
                 notify(NotifyState::Ready);
                 let kept = privilege::names(kept);

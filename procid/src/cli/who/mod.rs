@@ -209,3 +209,78 @@ fn key(record: &Record) -> Key {
         role: procid.and_then(|procid| procid.role.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        agent::handle::{Handle, Question},
+        api::server,
+        records::Procid,
+    };
+
+    fn row(flow_id: &str, role: &str) -> Record {
+        Record {
+            procid: Some(Box::new(Procid {
+                flow_id: Some(flow_id.to_owned()),
+                role: Some(role.to_owned()),
+                ..Procid::default()
+            })),
+            ..Record::default()
+        }
+    }
+
+    fn end() -> Record {
+        Record {
+            procid: Some(Box::new(Procid {
+                coverage: Some(Coverage::default()),
+                ..Procid::default()
+            })),
+            ..Record::default()
+        }
+    }
+
+    /// Gives each question its prepared answer, then stops, as an agent does.
+    async fn agent(mut questions: mpsc::Receiver<Question>, answers: Vec<Vec<Record>>) {
+        for records in answers {
+            if let Some(Question::Who(_, sender)) = questions.recv().await {
+                sender.send(records).unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn following_prints_each_use_once_until_the_agent_stops() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let (questions, receiver) = mpsc::channel(1);
+        let handle = Handle::new(questions);
+        tokio::spawn(server::serve(listener, handle, std::future::pending()));
+        let opened = row("1.1", "opener");
+        let spoken = row("1.1", "speaker");
+        let other = row("2.1", "opener");
+        tokio::spawn(agent(
+            receiver,
+            vec![
+                vec![opened.clone(), end()],
+                vec![opened.clone(), spoken.clone(), end()],
+                vec![other.clone(), end()],
+            ],
+        ));
+        let mut out = Vec::new();
+        let mut printer = Printer::new(Format::Json, &mut out);
+        let failure = follow(&Client::new(socket), Query::default(), &mut printer)
+            .await
+            .unwrap_err();
+        assert_eq!(failure.code, Code::NoAgent);
+        let printed: Vec<Record> = out
+            .split(|&b| b == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        assert_eq!(printed, [opened, spoken, other]);
+    }
+}
