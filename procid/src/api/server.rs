@@ -141,6 +141,12 @@ fn router(handle: Handle) -> Router {
                     .to_owned(),
             )
         })
+        .method_not_allowed_fallback(async || {
+            Refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this resource is read only; use GET".to_owned(),
+            )
+        })
         .with_state(handle)
 }
 
@@ -344,16 +350,21 @@ mod tests {
     async fn what_cannot_be_answered_is_refused_in_a_sentence() {
         let running = Running::start();
         for (target, code, sentence) in [
-            ("/v1/nothing", "404", "there is no such resource"),
+            ("GET /v1/nothing", "404", "there is no such resource"),
             (
-                "/v1/processes/unknown",
+                "GET /v1/processes/unknown",
                 "404",
                 "no image with this entity id",
             ),
-            ("/v1/who?dst=nowhere", "400", "`nowhere` is not an address"),
-            ("/v1/who?dest=:443", "400", "unknown field `dest`"),
+            ("POST /v1/who", "405", "read only; use GET"),
+            (
+                "GET /v1/who?dst=nowhere",
+                "400",
+                "`nowhere` is not an address",
+            ),
+            ("GET /v1/who?dest=:443", "400", "unknown field `dest`"),
         ] {
-            let request = format!("GET {target} HTTP/1.1\r\nhost: procid\r\n\r\n");
+            let request = format!("{target} HTTP/1.1\r\nhost: procid\r\n\r\n");
             let answer = running.raw(request.as_bytes()).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
             assert!(answer.contains("{\"error\":\""), "{answer}");

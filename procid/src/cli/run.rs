@@ -110,6 +110,8 @@ fn log_to_stderr() -> Result<(), Failure> {
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_target(false)
+        // It would tell stderr that stderr is gone, and panic.
+        .log_internal_errors(false)
         .finish();
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|error| Failure::refused(format!("cannot log: {error}")))
