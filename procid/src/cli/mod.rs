@@ -80,11 +80,18 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             if !failure.message.is_empty() {
                 // With stderr gone too, the exit code is all there is to say.
-                let _gone = writeln!(io::stderr(), "procid: {}", failure.message);
+                let _gone = writeln!(io::stderr(), "procid: {}", one_line(&failure.message));
             }
             failure.code.into()
         }
     }
+}
+
+/// A cause may be of many lines, such as a verifier's log.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    output::printable(&lines.join("; ")).into_owned()
 }
 
 /// Help and version are answers; anything else is one sentence.
@@ -158,6 +165,14 @@ mod tests {
     #[test]
     fn the_definition_of_the_flags_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_of_many_lines_is_one() {
+        assert_eq!(
+            one_line("refused:\n  R1 \x1b[2J\n\n"),
+            "refused:; R1 \\u{1b}[2J"
+        );
     }
 
     #[test]

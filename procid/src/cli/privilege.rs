@@ -16,7 +16,7 @@ pub const TO_ATTACH: CapabilitySet = CapabilitySet::BPF
 /// What later work needs:
 ///
 /// - `BPF`: map reads and new iterators, wherever `unprivileged_bpf_disabled`
-///   is set (<https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/syscall.c#L5673>);
+///   is set (<https://docs.kernel.org/admin-guide/sysctl/kernel.html#unprivileged-bpf-disabled>);
 /// - `SYS_PTRACE`: `/proc/PID/exe` of other users' processes;
 /// - `DAC_READ_SEARCH`: the files behind them, to hash.
 pub const TO_RUN: CapabilitySet = CapabilitySet::BPF
@@ -34,7 +34,7 @@ pub fn effective() -> rustix::io::Result<CapabilitySet> {
 
 /// What is missing of `wanted`. `SYS_ADMIN` stands in for `BPF` and `PERFMON`,
 /// which were split from it
-/// (<https://github.com/torvalds/linux/blob/v6.12/include/linux/capability.h#L196>).
+/// ([capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html)).
 ///
 /// # Errors
 ///
