@@ -6,12 +6,11 @@ use std::{
 };
 
 use super::{
-    config::BackendName,
     failure::{Code, Failure},
     output::printable,
 };
 use crate::{
-    agent::settings::Args,
+    agent::settings::{Args, Backend},
     kernel::{self, Probe},
 };
 
@@ -27,16 +26,13 @@ pub struct Doctor {
     /// The cgroup v2 directory to try in [default: the root, wherever mounted].
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
-    /// The backend to try.
-    #[arg(long, value_enum, default_value = "auto")]
-    backend: BackendName,
 }
 
 impl Doctor {
     pub(super) fn execute(self) -> Result<Code, Failure> {
         let probes = kernel::probe(&kernel::Options {
             cgroup: self.cgroup,
-            backend: self.backend.into(),
+            backend: Backend::Auto,
             args: Args::Full,
         });
         let mut out = io::stdout().lock();
