@@ -54,24 +54,30 @@ impl Run {
         let done = agent::run(
             &settings,
             io::stdout(),
+            give_up,
             |handle| {
-                let kept = privilege::reduce(privilege::TO_RUN).map_err(|error| {
-                    io::Error::other(format!("cannot give up capabilities: {error}"))
-                })?;
                 service.start(handle, stopped)?;
                 notify(NotifyState::Ready);
-                let kept = privilege::names(kept);
-                info!("ready; capabilities kept: {}", kept.join(" "));
-                Ok(kept)
+                info!("ready");
+                Ok(())
             },
             &stop,
         );
         drop(bound);
         match done {
             Ok(()) => Ok(Code::Done),
-            Err(error) => Err(Failure::refused(format!("{error:#}"))),
+            Err(error) => Err(Failure::refused(error.to_string())),
         }
     }
+}
+
+/// Gives up what attaching needed and running does not; names what is kept.
+fn give_up() -> io::Result<Vec<String>> {
+    let kept = privilege::reduce(privilege::TO_RUN)
+        .map_err(|error| io::Error::other(format!("cannot give up capabilities: {error}")))?;
+    let kept = privilege::names(kept);
+    info!("attached; capabilities kept: {}", kept.join(" "));
+    Ok(kept)
 }
 
 impl From<BindError> for Failure {

@@ -70,17 +70,14 @@ impl<W: Write> Printer<W> {
     }
 
     /// Says what the answer covers: in JSON as its last record, in text as its
-    /// last line; beside a table, and where nothing matched, on stderr.
+    /// last lines; beside a table, and where nothing matched, on stderr.
     ///
     /// # Errors
     ///
     /// The output is gone; or nothing matched, with what was covered.
     pub fn end(&mut self, coverage: Option<&Coverage>) -> Result<Code, Failure> {
         let found = self.found > 0;
-        let covered = coverage.map_or_else(
-            || "what the answer covers is not known".to_owned(),
-            sentence,
-        );
+        let lines = lines(coverage);
         let written = match self.format {
             Format::Json => coverage.map_or(Ok(()), |coverage| {
                 let record = Record {
@@ -92,9 +89,9 @@ impl<W: Write> Printer<W> {
                 };
                 json(&record, &mut self.out)
             }),
-            Format::Text if found => writeln!(self.out, "{covered}"),
+            Format::Text if found => writeln!(self.out, "{}", lines.join("\n  ")),
             Format::Csv if found => {
-                let _gone = writeln!(io::stderr(), "procid: {covered}");
+                let _gone = writeln!(io::stderr(), "procid: {}", lines.join("; "));
                 Ok(())
             }
             Format::Text | Format::Csv => Ok(()),
@@ -106,7 +103,7 @@ impl<W: Write> Printer<W> {
             (false, Format::Json) => Ok(Code::Nothing),
             (false, Format::Text | Format::Csv) => Err(Failure {
                 code: Code::Nothing,
-                message: format!("no connection matched; {covered}"),
+                message: format!("no connection matched; {}", lines.join("; ")),
             }),
         }
     }
@@ -117,28 +114,30 @@ fn json(record: &Record, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// What an answer could have missed.
-fn sentence(coverage: &Coverage) -> String {
+/// What an answer could have missed: its time and losses, then each path that
+/// is not covered.
+fn lines(coverage: Option<&Coverage>) -> Vec<String> {
+    let Some(coverage) = coverage else {
+        return vec!["what the answer covers is not known".to_owned()];
+    };
     let to = local(&coverage.to);
     let span = match &coverage.from {
         Some(from) => format!("covered {} to {to}", local(from)),
         None => format!("covered what was open at {to}"),
     };
-    let uncovered: Vec<_> = coverage
-        .uncovered
-        .iter()
-        .map(|u| format!("{} ({})", printable(&u.path), printable(&u.reason)))
-        .collect();
-    let uncovered = if uncovered.is_empty() {
-        "nothing".to_owned()
-    } else {
-        uncovered.join(", ")
-    };
-    format!(
-        "{span}, {}; records lost: {}; not covered: {uncovered}",
+    let first = format!(
+        "{span}, {}; records lost: {}",
         printable(&coverage.provenance),
         losses(&coverage.lost)
-    )
+    );
+    let uncovered = coverage.uncovered.iter().map(|u| {
+        format!(
+            "not covered: {}: {}",
+            printable(&u.path),
+            printable(&u.reason)
+        )
+    });
+    std::iter::once(first).chain(uncovered).collect()
 }
 
 #[cfg(test)]
@@ -174,7 +173,7 @@ mod tests {
         assert!(
             failure
                 .message
-                .ends_with(", snapshot; records lost: 3 ring; not covered: AF_PACKET (no LSM)"),
+                .ends_with(", snapshot; records lost: 3 ring; not covered: AF_PACKET: no LSM"),
             "{}",
             failure.message
         );

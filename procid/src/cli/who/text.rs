@@ -120,7 +120,8 @@ fn headline(record: &Record) -> String {
         line.push_str(&printable(direction));
     }
     if let Some(event) = &record.event {
-        if !event.action.is_empty() {
+        // What was found open was not seen being opened.
+        if event.kind != "state" && !event.action.is_empty() {
             line.push_str(", ");
             line.push_str(&printable(&event.action));
         }
@@ -157,23 +158,19 @@ fn endpoint(end: Option<&Endpoint>) -> String {
 
 /// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
 fn image(process: &Process) -> String {
-    let name = process
-        .name
-        .as_deref()
-        .map_or(Cow::Borrowed("?"), printable);
-    let mut text = name.into_owned();
-    if let Some(pid) = process.pid {
-        text.push_str(&format!(", pid {pid}"));
-    }
-    if let Some(executable) = &process.executable {
-        text.push_str(", ");
-        text.push_str(&printable(executable));
-    }
-    if let Some(entity_id) = &process.entity_id {
-        text.push_str(", entity ");
-        text.push_str(&printable(entity_id));
-    }
-    text
+    let parts: Vec<Cow<'_, str>> = [
+        process.name.as_deref().map(printable),
+        process.pid.map(|pid| format!("pid {pid}").into()),
+        process.executable.as_deref().map(printable),
+        process
+            .entity_id
+            .as_deref()
+            .map(|id| format!("entity {}", printable(id)).into()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    parts.join(", ")
 }
 
 /// The hash with the grade it has earned, or why there is none.
