@@ -71,8 +71,10 @@ pub enum RunError {
 
 /// Runs the agent until `stop` is set, writing records to `out`.
 ///
-/// `on_ready` is called once, when all hooks are attached and what existed
-/// before was taken in; it says which capabilities are kept.
+/// `on_attached` is called once, when all hooks are attached and before any
+/// thread is made, which is when privileges can be given up; it says which
+/// capabilities are kept. `on_ready` is called once, when what existed before
+/// was taken in.
 ///
 /// A reader that closes the pipe ends it as `stop` does, without its last
 /// records. In every case all hooks are detached on return.
@@ -83,7 +85,8 @@ pub enum RunError {
 pub fn run(
     settings: &Settings,
     out: impl Write,
-    on_ready: impl FnOnce(Handle) -> io::Result<Vec<String>>,
+    on_attached: impl FnOnce() -> io::Result<Vec<String>>,
+    on_ready: impl FnOnce(Handle) -> io::Result<()>,
     stop: &AtomicBool,
 ) -> Result<(), RunError> {
     let boot_id = boot_id().map_err(RunError::BootId)?;
@@ -96,6 +99,7 @@ pub fn run(
     let ring = kernel
         .take_ring()
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring is taken")))?;
+    let capabilities = on_attached().map_err(RunError::Ready)?;
     let engine = Engine::new(Setup {
         boot_id,
         origin,
@@ -115,7 +119,7 @@ pub fn run(
         answers,
         questions,
         out: Output::new(out, settings.json),
-        capabilities: Vec::new(),
+        capabilities,
         undecodable: 0,
         look_due_ns: 0,
     };
@@ -141,11 +145,11 @@ struct Agent<W> {
 impl<W: Write> Agent<W> {
     fn run(
         mut self,
-        on_ready: impl FnOnce() -> io::Result<Vec<String>>,
+        on_ready: impl FnOnce() -> io::Result<()>,
         stop: &AtomicBool,
     ) -> Result<(), RunError> {
         self.start()?;
-        self.capabilities = on_ready().map_err(RunError::Ready)?;
+        on_ready().map_err(RunError::Ready)?;
         while !stop.load(Ordering::Acquire) {
             let events = self.round()?;
             if events > 0 {
