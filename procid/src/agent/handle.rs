@@ -89,6 +89,10 @@ pub struct HookStatus {
     pub attached: bool,
     /// Why not, where it is not.
     pub reason: Option<String>,
+    /// Not attached, and this kernel could be expected to allow it: the agent
+    /// is degraded. (An older kernel's missing tracepoint is not: it is listed
+    /// under `uncovered` only.)
+    pub missed: bool,
 }
 
 /// `procid status`, and `/v1/status`.

@@ -326,23 +326,25 @@ fn snapshot(
 
 /// Why the agent sees less than it should, one sentence each.
 fn degraded(report: &Report, status: &Status) -> Vec<String> {
-    let is_wanted = |name: &str| match report.backend.as_str() {
-        "cgroup" => !name.starts_with("lsm/"),
-        _ => true,
-    };
-    let missing = report
-        .hooks
-        .iter()
-        .filter(|hook| !hook.attached && is_wanted(&hook.name))
-        .map(|hook| {
-            let reason = hook.reason.as_deref().unwrap_or("no reason given");
-            format!("{} is not attached: {reason}", hook.name)
-        });
+    let missing = report.hooks.iter().filter(|hook| hook.missed).map(|hook| {
+        let reason = hook.reason.as_deref().unwrap_or("no reason given");
+        format!("{} is not attached: {reason}", hook.name)
+    });
     let lost = status
         .lost
         .iter()
         .map(|(cause, count)| format!("{count} lost: {cause}"));
     missing.chain(lost).collect()
+}
+
+/// Whether a record belongs in the table: connections do, and what the agent
+/// says of itself. The births and ends of every process of the host would
+/// drown them; `--json` has them all.
+fn is_for_people(record: &Record) -> bool {
+    let Some(event) = &record.event else {
+        return true;
+    };
+    !matches!(event.action.as_str(), "fork" | "exec" | "exit" | "hash")
 }
 
 /// Records as bytes, handed over in pieces.
@@ -374,6 +376,8 @@ impl<W: Write> Output<W> {
     fn put(&mut self, record: &Record) -> io::Result<()> {
         if self.json {
             serde_json::to_writer(&mut self.buffer, record)?;
+        } else if !is_for_people(record) {
+            return Ok(());
         } else {
             self.buffer
                 .extend_from_slice(line(record, self.style).as_bytes());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf,
+    Btf, BtfError, Ebpf,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
         CgroupSockAddr, Lsm, ProgramError, TracePoint,
@@ -269,15 +269,15 @@ impl Hook {
     ///
     /// # Errors
     ///
-    /// The kernel's refusal, in one line.
+    /// The kernel's refusal.
     pub(crate) fn attach(
         &self,
         ebpf: &mut Ebpf,
         btf: &Btf,
         cgroup: Option<&File>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         self.try_attach(ebpf, btf, cgroup)
-            .map_err(|error| one_line(&error))
+            .map_err(|error| Refusal::new(self, &error))
     }
 
     fn try_attach(
@@ -327,6 +327,39 @@ impl Hook {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a hook is not attached.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// One line.
+    pub(crate) reason: String,
+    /// This kernel does not have the hook at all.
+    pub(crate) absent: bool,
+}
+
+impl Refusal {
+    fn new(hook: &Hook, error: &anyhow::Error) -> Self {
+        let absent = match hook.attach {
+            Attach::Tracepoint(_) | Attach::Lsm(_) => matches!(
+                error.downcast_ref::<ProgramError>(),
+                Some(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }))
+            ),
+            Attach::SyscallExit(name) => !tracefs_has("syscalls", name),
+            _ => false,
+        };
+        Self {
+            reason: if absent {
+                format!(
+                    "this kernel has no such hook; Linux has it since {}",
+                    hook.since
+                )
+            } else {
+                one_line(error)
+            },
+            absent,
+        }
     }
 }
 

@@ -324,16 +324,20 @@ fn attach_hooks(
         .filter(|hook| hook.used_by(options.backend, cgroup.is_some()))
     {
         let result = hook.attach(ebpf, btf, cgroup);
-        if let Err(reason) = &result {
+        let mut missed = false;
+        if let Err(refusal) = &result {
             if hook.required {
                 return Err(AttachError::new(format!(
-                    "{} was refused ({reason}): {}",
-                    hook.name, hook.without
+                    "{} was refused ({}): {}",
+                    hook.name, refusal.reason, hook.without
                 )));
             }
+            // Where BPF LSM programs are refused, the cgroup backend is whole
+            // without them.
+            missed = !refusal.absent && hook.role != Role::LsmExtra;
             report.uncovered.push(Uncovered {
                 path: hook.name.to_owned(),
-                reason: format!("{} ({reason}; since Linux {})", hook.without, hook.since),
+                reason: format!("{} ({})", hook.without, refusal.reason),
             });
         } else if matches!(hook.role, Role::LsmExtra | Role::LsmRecords) {
             lsm = true;
@@ -344,7 +348,8 @@ fn attach_hooks(
             gives: hook.gives.to_owned(),
             without: hook.without.to_owned(),
             attached: result.is_ok(),
-            reason: result.err(),
+            reason: result.err().map(|refusal| refusal.reason),
+            missed,
         });
     }
     report.backend = match (lsm, cgroup.is_some()) {

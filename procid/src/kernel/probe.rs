@@ -80,7 +80,9 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             } else {
                 format!("without it: {}", hook.without)
             },
-            result: result.map(|()| "attached".to_owned()),
+            result: result
+                .map(|()| "attached".to_owned())
+                .map_err(|refusal| refusal.reason),
             required: hook.required && !lsm,
         });
     }

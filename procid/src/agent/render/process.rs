@@ -84,12 +84,6 @@ impl Renderer<'_> {
     pub(super) fn process(&self, image: &Image) -> Process {
         let mut process = self.brief(image);
         process.vpid = Some(image.actor.vpid).filter(|vpid| *vpid != 0);
-        process.name = match &image.path {
-            Some(path) => path.rsplit(|byte| *byte == b'/').next().map(escape),
-            None if image.flags & flags::KTHREAD != 0 => Some(escape(comm(&image.actor))),
-            None => None,
-        }
-        .map(std::borrow::Cow::into_owned);
         if self.frame.args == Args::Full
             && let Some(args) = &image.args
         {
@@ -105,6 +99,7 @@ impl Renderer<'_> {
         Process {
             entity_id: Some(image.entity.to_string()),
             pid: Some(image.id.tgid),
+            name: name(image),
             executable: image.path.as_deref().map(|path| escape(path).into_owned()),
             start: Some(self.start(&image.id)),
             hash: sha256(image.hash),
@@ -157,6 +152,16 @@ impl Renderer<'_> {
     }
 }
 
+/// The executable's base name; a kernel thread's own.
+fn name(image: &Image) -> Option<String> {
+    let name = match &image.path {
+        Some(path) => path.rsplit(|byte| *byte == b'/').next()?,
+        None if image.flags & flags::KTHREAD != 0 => comm(&image.actor),
+        None => return None,
+    };
+    Some(escape(name).into_owned())
+}
+
 /// Credentials, thread and cgroup of a task at one moment.
 pub(super) fn put_actor(record: &mut Record, procid: &mut Procid, actor: &Actor) {
     let id = |number: u32| {
@@ -170,7 +175,6 @@ pub(super) fn put_actor(record: &mut Record, procid: &mut Procid, actor: &Actor)
     process.group = id(creds.egid);
     process.real_user = id(creds.uid);
     process.real_group = id(creds.gid);
-    process.vpid = Some(actor.vpid).filter(|vpid| *vpid != 0);
     process.thread = Some(Thread {
         id: Some(actor.tid),
         name: Some(escape(comm(actor)).into_owned()),
