@@ -32,11 +32,11 @@ use crate::{
     },
 };
 
-/// Longest sleep: how late an overdue outcome, a question or a hash may be seen.
+/// Longest sleep, which the birth of an image ends: how late a connection, an
+/// overdue outcome, a question or a hash may be seen.
 const WAIT: Duration = Duration::from_millis(20);
-/// After a busy round, events gather for this long: under load a round then
-/// costs its price once for many records. The ring holds far more.
-const GATHER: Duration = Duration::from_millis(1);
+/// The same where little is to be awaited.
+const SHORT_WAIT: Duration = Duration::from_millis(1);
 /// Most events of one round, so that records and answers are not put off.
 const ROUND_MAX: usize = 4096;
 /// Most questions that wait, and that one round answers.
@@ -151,10 +151,7 @@ impl<W: Write> Agent<W> {
         self.start()?;
         on_ready().map_err(RunError::Ready)?;
         while !stop.load(Ordering::Acquire) {
-            let events = self.round()?;
-            if events > 0 {
-                thread::sleep(GATHER);
-            } else {
+            if self.round()? < ROUND_MAX {
                 self.ring.wait(WAIT).map_err(RunError::Ring)?;
             }
         }
@@ -183,6 +180,7 @@ impl<W: Write> Agent<W> {
         }
         if now_ns >= self.look_due_ns {
             self.look_due_ns = now_ns + LOOK_EVERY_NS;
+            self.kernel.tend();
             self.engine.clock_is(sample());
             self.kernel.tend();
             self.losses();
@@ -192,6 +190,9 @@ impl<W: Write> Agent<W> {
             let Ok(question) = self.questions.try_recv() else {
                 break;
             };
+            // What happened before the question belongs into the answer.
+            self.drain();
+            self.settle()?;
             self.answer(question);
         }
         Ok(events)
@@ -260,7 +261,7 @@ impl<W: Write> Agent<W> {
         self.settle()?;
         // The engine waits for hashes a bounded time.
         while self.engine.is_waiting() {
-            thread::sleep(GATHER);
+            thread::sleep(SHORT_WAIT);
             self.settle()?;
         }
         Ok(())
@@ -309,7 +310,7 @@ fn snapshot(
                 if is_last {
                     return Ok(held);
                 }
-                ring.wait(GATHER)?;
+                ring.wait(SHORT_WAIT)?;
             }
         });
         let rows = kernel.snapshot();

@@ -40,6 +40,10 @@ pub const RETAINED_MAX: usize = 150_000;
 /// Most open flows.
 pub const OPEN_MAX: usize = 200_000;
 
+/// Where the flows of a socket without a tag are counted from: far beyond what
+/// the kernel side counts on one socket.
+const UNCOUNTED: u32 = 1 << 31;
+
 /// What became known of a flow.
 #[derive(Debug)]
 pub enum News {
@@ -89,20 +93,24 @@ impl Connections {
         }
     }
 
-    /// Takes in an attempt. False when this flow is known already: a hook that
-    /// fires twice for one act tells nothing new.
-    pub fn attempt(&mut self, attempt: &Attempt) -> bool {
-        let key = Key {
-            cookie: attempt.cookie,
-            flow: attempt.flow,
+    /// Takes in an attempt, and says which flow it begins. `None` when that is
+    /// known already: a hook that fires twice for one act tells nothing new.
+    pub fn attempt(&mut self, attempt: &Attempt) -> Option<Key> {
+        let connection = Connection::of_attempt(attempt);
+        let key = match attempt.flow {
+            0 => self.uncounted(attempt.cookie, &connection)?,
+            flow => Key {
+                cookie: attempt.cookie,
+                flow,
+            },
         };
         if self.map.contains_key(&key) {
-            return false;
+            return None;
         }
         let due_ns = attempt.header.boot_ns.saturating_add(UNDECIDED_MAX_NS);
         self.undecided.push_back((due_ns, key));
-        self.insert(key, Connection::of_attempt(attempt));
-        true
+        self.insert(key, connection);
+        Some(key)
     }
 
     /// Takes in a socket found open, and the images that hold it, oldest first.
@@ -267,6 +275,22 @@ impl Connections {
             flow: u32::MAX,
         };
         self.map.range(first..=last)
+    }
+
+    /// A name for the flow of a socket that the kernel side could not tag, and
+    /// so neither counts nor compares: `None` for a further datagram to a
+    /// destination.
+    fn uncounted(&self, cookie: u64, new: &Connection) -> Option<Key> {
+        let to = |connection: &Connection| (connection.destination, connection.destination_port);
+        let mut flow = UNCOUNTED;
+        for (key, connection) in self.flows(cookie) {
+            let is_open = connection.ended_ns.is_none();
+            if new.is_send() && connection.is_send() && is_open && to(connection) == to(new) {
+                return None;
+            }
+            flow = flow.max(key.flow.saturating_add(1));
+        }
+        Some(Key { cookie, flow })
     }
 
     fn insert(&mut self, key: Key, connection: Connection) {

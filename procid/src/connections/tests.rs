@@ -24,8 +24,8 @@ fn news(connections: &mut Connections) -> Vec<String> {
 #[test]
 fn the_first_outcome_wins_and_a_source_may_come_before_it() {
     let mut connections = Connections::default();
-    assert!(connections.attempt(&attempt(9, 1, 0)));
-    assert!(!connections.attempt(&attempt(9, 1, 5)), "told twice");
+    assert_eq!(connections.attempt(&attempt(9, 1, 0)), Some(KEY));
+    assert_eq!(connections.attempt(&attempt(9, 1, 5)), None, "told twice");
     assert_eq!(connections.get(&KEY).unwrap().source_ip(), None);
     connections.outcome(&outcome(9, 1, 1, OutcomeEvent::UNDECIDED));
     assert_eq!(news(&mut connections), [""; 0]);
@@ -129,6 +129,26 @@ fn what_was_never_seen_has_no_outcome_and_no_end() {
 }
 
 #[test]
+fn flows_of_a_socket_without_a_tag_are_told_apart() {
+    let mut connections = Connections::default();
+    assert!(connections.attempt(&attempt(9, 0, 0)).is_some());
+    assert!(connections.attempt(&attempt(9, 0, 1)).is_some());
+    assert!(
+        connections.attempt(&attempt(9, 1, 2)).is_some(),
+        "tagged late"
+    );
+    assert!(connections.attempt(&datagram(8, 0, 0)).is_some());
+    assert_eq!(connections.attempt(&datagram(8, 0, 1)), None);
+    let mut elsewhere = datagram(8, 0, 2);
+    elsewhere.destination = ipv4(8);
+    assert!(connections.attempt(&elsewhere).is_some());
+    assert_eq!(connections.len(), 5);
+    connections.close(&close(8, 0, 3));
+    connections.close(&close(9, 0, 3));
+    assert_eq!(connections.open(), 0);
+}
+
+#[test]
 fn only_a_creator_that_is_known_and_another_makes_a_speaker() {
     let role = |attempt: &Attempt| Connection::of_attempt(attempt).role();
     let mut send = datagram(9, 1, 0);
@@ -204,7 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
     let errors = prop_oneof![Just(0), Just(-1), Just(-2), Just(libc::ECONNREFUSED)];
     (0..4_u8, 1..5_u64, 0..3_u32, 0..3000 * MS, errors).prop_map(
         |(what, cookie, flow, at_ns, error)| match what {
-            0 => Step::Attempt(attempt(cookie, flow + 1, at_ns)),
+            0 => Step::Attempt(attempt(cookie, flow, at_ns)),
             1 => Step::Outcome(outcome(cookie, flow + 1, at_ns, error)),
             2 => Step::Close(close(cookie, flow, at_ns)),
             _ => Step::Tick(at_ns),
@@ -224,8 +244,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Attempt(event) => {
-                    let key = Key { cookie: event.cookie, flow: event.flow };
-                    if connections.attempt(&event) {
+                    if let Some(key) = connections.attempt(&event) {
                         attempts += 1;
                         // A flow that was forgotten may be told of again.
                         told.insert(key, (0, 0));

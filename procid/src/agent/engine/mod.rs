@@ -259,15 +259,10 @@ impl Engine {
     }
 
     fn attempt(&mut self, attempt: &Attempt) {
-        if !self.connections.attempt(attempt) {
-            tracing::debug!(attempt.cookie, attempt.flow, "an attempt was told twice");
-            return;
+        match self.connections.attempt(attempt) {
+            Some(key) => self.hold_images(key),
+            None => tracing::debug!(attempt.cookie, attempt.flow, "an attempt was told twice"),
         }
-        let key = Key {
-            cookie: attempt.cookie,
-            flow: attempt.flow,
-        };
-        self.hold_images(key);
     }
 
     /// An image that a connection names is kept as long as the connection.

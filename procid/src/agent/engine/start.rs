@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use procid_common::{
     image::ImageId,
-    socket::{SocketRow, V4_MAPPED},
+    socket::{SocketRow, V4_MAPPED, flags},
 };
 
 use super::{Engine, Item};
@@ -29,7 +29,10 @@ impl Engine {
             match event {
                 Event::Fork(fork) => live_images.insert(fork.image.id),
                 Event::Exec(facts) => live_images.insert(facts.event.image.id),
-                Event::Attempt(attempt) => live_sockets.insert(attempt.cookie),
+                // A datagram to elsewhere leaves a connected socket as it was.
+                Event::Attempt(attempt) if attempt.flags & flags::SEND == 0 => {
+                    live_sockets.insert(attempt.cookie)
+                }
                 _ => false,
             };
         }
