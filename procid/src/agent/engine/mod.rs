@@ -15,7 +15,11 @@ use std::{
     num::NonZero,
 };
 
-use procid_common::{image::ImageId, process::Exit, socket::Attempt};
+use procid_common::{
+    image::ImageId,
+    process::{Exit, Fork},
+    socket::Attempt,
+};
 
 use super::{
     clock::Clock,
@@ -141,12 +145,7 @@ impl Engine {
     /// Takes in one event of the kernel side.
     pub fn event(&mut self, event: Event) {
         match event {
-            Event::Fork(fork) => {
-                let at_ns = fork.header.boot_ns;
-                self.images.fork(&fork);
-                self.ask_for_hash(&fork.image.id);
-                self.push(Item::Fork(fork.image.id), at_ns);
-            }
+            Event::Fork(fork) => self.fork(&fork, None),
             Event::Exec(facts) => self.exec(facts),
             Event::Exit(exit) => self.exit(&exit),
             Event::Attempt(attempt) => self.attempt(&attempt),
@@ -237,6 +236,17 @@ impl Engine {
     /// What there is to ask of the hash pool.
     pub fn next_work(&mut self) -> Option<Work> {
         self.work.pop_front()
+    }
+
+    /// With the image's row, where it was also found running.
+    fn fork(&mut self, fork: &Fork, row: Option<ExecFacts>) {
+        let id = fork.image.id;
+        self.images.fork(fork);
+        if let Some(row) = row {
+            self.images.task_row(row);
+        }
+        self.ask_for_hash(&id);
+        self.push(Item::Fork(id), fork.header.boot_ns);
     }
 
     fn exec(&mut self, facts: ExecFacts) {

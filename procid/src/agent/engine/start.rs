@@ -4,10 +4,10 @@
 //! back. So whatever began after the hooks is in the events, whatever was there
 //! before is in the rows, and what is in both began after: its row is dropped.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use procid_common::{
-    image::ImageId,
+    image::{ImageId, ImageRecord, flags as image_flags},
     socket::{SocketRow, V4_MAPPED, flags},
 };
 
@@ -36,12 +36,12 @@ impl Engine {
                 _ => false,
             };
         }
-        let mut overtaken: Vec<ExecFacts> = Vec::new();
+        let mut overtaken: HashMap<ImageId, ExecFacts> = HashMap::new();
         let mut sockets: BTreeMap<SocketName, (SocketRow, Vec<ImageId>)> = BTreeMap::new();
         for row in rows {
             match row {
                 Event::TaskRow(facts) if live_images.contains(&facts.event.image.id) => {
-                    overtaken.push(facts);
+                    overtaken.insert(facts.event.image.id, facts);
                 }
                 Event::TaskRow(facts) => self.task_row(facts),
                 Event::SocketRow(row) if is_connected(&row) => {
@@ -65,11 +65,16 @@ impl Engine {
             self.socket_row(&row, &holders);
         }
         for event in held {
-            self.event(event);
-        }
-        for facts in overtaken {
-            // The row may know the path of an image that was seen being forked.
-            self.images.task_row(facts);
+            match event {
+                Event::Fork(mut fork) => {
+                    let row = overtaken.remove(&fork.image.id);
+                    if let Some(row) = &row {
+                        take_file(&mut fork.image, &row.event.image);
+                    }
+                    self.fork(&fork, row);
+                }
+                event => self.event(event),
+            }
         }
     }
 
@@ -94,6 +99,22 @@ impl Engine {
             });
             self.take_news();
         }
+    }
+}
+
+/// A fork of an image that the hooks did not know comes without its executable;
+/// the row of the same image, taken later, has it.
+fn take_file(fork: &mut ImageRecord, row: &ImageRecord) {
+    const OF_THE_FILE: u32 = image_flags::DELETED
+        | image_flags::MEMFD
+        | image_flags::OVERLAY
+        | image_flags::CTIME_QUERIED
+        | image_flags::KTHREAD
+        | image_flags::NO_EXE;
+    if fork.flags & image_flags::NO_EXE != 0 {
+        fork.exe = row.exe;
+        fork.fs_magic = row.fs_magic;
+        fork.flags = fork.flags & !OF_THE_FILE | row.flags & OF_THE_FILE;
     }
 }
 

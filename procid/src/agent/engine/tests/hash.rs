@@ -1,0 +1,61 @@
+//! The wait for hashes, and hashes that come late.
+
+use super::*;
+
+#[test]
+fn a_record_waits_for_its_hash_and_those_behind_it_wait_too() {
+    let mut engine = engine();
+    engine.event(Event::Exec(exec(image(10), NOW)));
+    engine.event(exit(image(99), NOW, 0));
+    engine.tick(NOW + HOLD_NS - 1);
+    assert_eq!(records(&mut engine).len(), 0);
+    assert!(engine.is_waiting());
+    hash_all(&mut engine, HASH);
+    let told = records(&mut engine);
+    assert_eq!(actions(&told), ["exec", "exit"], "and no hash record");
+    assert_eq!(told[0]["procid"]["hash"]["grade"], "verified");
+}
+
+#[test]
+fn a_hash_that_comes_too_late_is_a_record_for_each_image_that_went_without() {
+    let mut engine = engine();
+    engine.event(Event::Exec(exec(image(10), NOW)));
+    engine.event(fork(image(11), image(10), NOW));
+    engine.event(Event::Attempt(attempt(9, 1, NOW)));
+    engine.event(Event::Outcome(outcome(9, 1, NOW, 0)));
+    engine.tick(NOW + HOLD_NS);
+    let told = records(&mut engine);
+    assert_eq!(actions(&told), ["exec", "fork", "connect"]);
+    for record in &told {
+        assert_eq!(record["procid"]["hash"]["grade"], "none");
+        assert_eq!(record["procid"]["hash"]["reason"], "pending");
+        assert_eq!(record["process"].get("hash"), None);
+    }
+    // Another fork, whose record is made after the answer, needs none.
+    engine.event(fork(image(12), image(10), NOW));
+    hash_all(&mut engine, HASH);
+    engine.hash(Answer {
+        id: image(10),
+        hash: HASH,
+    });
+    let late = records(&mut engine);
+    assert_eq!(actions(&late), ["fork", "hash", "hash"]);
+    let pids: Vec<_> = late.iter().map(|r| r["process"]["pid"].clone()).collect();
+    assert_eq!(pids, [12, 10, 11]);
+    assert_eq!(late[1]["process"]["hash"]["sha256"], "ab".repeat(32));
+}
+
+#[test]
+fn a_full_hash_queue_answers_nothing_and_makes_no_record() {
+    let mut engine = engine();
+    engine.event(Event::Exec(exec(image(10), NOW)));
+    engine.tick(NOW + HOLD_NS);
+    assert_eq!(records(&mut engine).len(), 1);
+    hash_all(&mut engine, FileHash::None(Missing::Pending));
+    assert_eq!(records(&mut engine).len(), 0);
+    engine.hash(Answer {
+        id: image(10),
+        hash: FileHash::None(Missing::Gone),
+    });
+    assert_eq!(records(&mut engine)[0]["procid"]["hash"]["reason"], "gone");
+}

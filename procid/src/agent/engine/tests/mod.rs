@@ -1,0 +1,143 @@
+//! The engine, driven event by event.
+
+use std::net::IpAddr;
+
+use procid_common::{
+    event::kind,
+    image::{FileState, ImageId, ImageRecord, flags as image_flags},
+    process::{Exec, Exit, Fork},
+    socket::{Outcome, flags},
+};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    agent::handle::HookStatus,
+    connections::fixtures::{
+        MS, actor, attempt, close, datagram, header, image, ipv4, outcome, row,
+    },
+    flow::Query,
+    identity::hash::{Grade, settle::Offset},
+    records::schema,
+};
+
+mod any;
+mod hash;
+mod life;
+mod start;
+mod who;
+
+const NOW: u64 = 1_000_000 * MS;
+const HASH: FileHash = FileHash::Known {
+    sha256: [0xab; 32],
+    grade: Grade::Verified,
+};
+
+fn engine() -> Engine {
+    let mut origin = Origin::default();
+    origin.ecs.version = crate::records::ECS_VERSION.to_owned();
+    origin.host.boot = Some(crate::records::Id {
+        id: "boot".to_owned(),
+    });
+    origin.agent.agent_type = "procid".to_owned();
+    origin.agent.version = "0.1.0".to_owned();
+    origin.agent.ephemeral_id = Some("run".to_owned());
+    Engine::new(Setup {
+        boot_id: [1; 16],
+        origin,
+        args: Args::Full,
+        clock: Clock::fixed(Offset(1_700_000_000_000_000_000)),
+        now_ns: NOW,
+    })
+}
+
+fn exec(id: ImageId, at_ns: u64) -> ExecFacts {
+    ExecFacts {
+        event: Exec {
+            header: header::<Exec>(kind::EXEC, at_ns),
+            image: ImageRecord {
+                id,
+                parent: image(5),
+                previous: ImageId::UNKNOWN,
+                exe: FileState {
+                    ino: 77,
+                    dev: 254 << 20 | 1,
+                    ..FileState::default()
+                },
+                fs_magic: 0xef53,
+                flags: 0,
+            },
+            actor: actor(id.tgid),
+            sha256: [0; 32],
+            hashed: 0,
+            path_len: 0,
+            args_len: 0,
+            reserved: 0,
+        },
+        path: Some(b"/usr/bin/cu\x1brl".to_vec()),
+        args: Some(vec![b"curl".to_vec(), b"a b\n".to_vec()]),
+    }
+}
+
+/// An image that forked itself off `parent`.
+fn fork(id: ImageId, parent: ImageId, at_ns: u64) -> Event {
+    Event::Fork(Fork {
+        header: header::<Fork>(kind::FORK, at_ns),
+        image: ImageRecord {
+            parent,
+            ..exec(id, at_ns).event.image
+        },
+        actor: actor(id.tgid),
+    })
+}
+
+fn exit(id: ImageId, at_ns: u64, status: u32) -> Event {
+    Event::Exit(Exit {
+        header: header::<Exit>(kind::EXIT, at_ns),
+        id,
+        status,
+        reserved: 0,
+    })
+}
+
+/// Hashes every file at once.
+fn hash_all(engine: &mut Engine, hash: FileHash) {
+    while let Some(work) = engine.next_work() {
+        if let Work::Hash(request) = work {
+            engine.hash(Answer {
+                id: request.id,
+                hash,
+            });
+        }
+    }
+}
+
+/// All records that are ready, as JSON, each checked against the schema.
+fn records(engine: &mut Engine) -> Vec<Value> {
+    std::iter::from_fn(|| engine.next_record())
+        .map(|record| checked(&record))
+        .collect()
+}
+
+fn checked(record: &Record) -> Value {
+    let value = serde_json::to_value(record).unwrap();
+    assert_eq!(schema::check(&value), [""; 0], "{value:#}");
+    value
+}
+
+fn actions(records: &[Value]) -> Vec<&str> {
+    records
+        .iter()
+        .map(|record| record["event"]["action"].as_str().unwrap())
+        .collect()
+}
+
+/// An engine that knows the image of process 10, hash and all.
+fn engine_with_curl() -> Engine {
+    let mut engine = engine();
+    engine.event(Event::Exec(exec(image(10), NOW)));
+    hash_all(&mut engine, HASH);
+    assert_eq!(actions(&records(&mut engine)), ["exec"]);
+    engine
+}

@@ -1,0 +1,93 @@
+//! Answers.
+
+use super::*;
+
+#[test]
+fn who_answers_oldest_first_and_says_what_it_could_have_missed() {
+    let mut engine = engine_with_curl();
+    for (cookie, at_ns) in [(9, NOW + 5), (8, NOW + 6), (7, NOW + 4)] {
+        let mut event = attempt(cookie, 1, at_ns);
+        event.destination = ipv4(u8::try_from(cookie).unwrap());
+        engine.event(Event::Attempt(event));
+        engine.event(Event::Outcome(outcome(cookie, 1, at_ns, 0)));
+    }
+    let told = records(&mut engine);
+    engine.event(Event::Close(close(9, 1, NOW + 10)));
+    engine.tick(NOW + 20);
+    let mut answer = engine.who(&Query::default());
+    let coverage = checked(&answer.pop().unwrap());
+    assert_eq!(coverage["procid"]["coverage"]["provenance"], "live");
+    let flows: Vec<_> = answer
+        .iter()
+        .map(|record| checked(record)["procid"]["flow_id"].clone())
+        .collect();
+    assert_eq!(flows, ["7.1", "9.1", "8.1"]);
+    // The answer is the record that was written, and its end.
+    let mut first = checked(&answer[1]);
+    let event = first["event"].as_object_mut().unwrap();
+    assert_eq!(event.remove("duration"), Some(5.into()));
+    event.remove("start");
+    event.remove("end");
+    assert_eq!(first, told[0]);
+}
+
+#[test]
+fn who_matches_by_what_is_known() {
+    let mut engine = engine_with_curl();
+    engine.event(Event::Attempt(attempt(9, 1, NOW)));
+    engine.event(Event::Outcome(outcome(9, 1, NOW, 0)));
+    let told = records(&mut engine);
+    let found = |query: Query| engine.who(&query).len() - 1;
+    let exe = |text: &str| Query {
+        exe: Some(text.to_owned()),
+        ..Query::default()
+    };
+    assert_eq!(found(exe("/usr/bin/cu\\x1brl")), 1);
+    assert_eq!(found(exe("cu\\x1brl")), 1);
+    assert_eq!(found(exe("curl")), 0);
+    for (sha256, count) in [("abab", 1), ("ff", 0)] {
+        let query = Query {
+            sha256: Some(sha256.to_owned()),
+            ..Query::default()
+        };
+        assert_eq!(found(query), count);
+    }
+    for (user, pid, count) in [(1001, 10, 1), (1000, 10, 0), (1001, 11, 0)] {
+        let query = Query {
+            user: Some(user),
+            pid: Some(pid),
+            ..Query::default()
+        };
+        assert_eq!(found(query), count);
+    }
+    let id = told[0]["network"]["community_id"].as_str().unwrap();
+    let query = Query {
+        community_id: Some(id.to_owned()),
+        ..Query::default()
+    };
+    assert_eq!(found(query), 1);
+}
+
+#[test]
+fn one_answer_is_bounded_and_says_so() {
+    let mut engine = engine_with_curl();
+    for cookie in 1..=WHO_MAX as u64 + 3 {
+        engine.event(Event::Attempt(attempt(cookie, 1, NOW + cookie)));
+    }
+    let answer = engine.who(&Query::default());
+    assert_eq!(answer.len(), WHO_MAX + 1);
+    let coverage = checked(answer.last().unwrap());
+    assert_eq!(
+        coverage["procid"]["coverage"]["lost"]["over-answer-limit"],
+        3
+    );
+}
+
+#[test]
+fn an_image_is_found_by_its_entity_id() {
+    let engine = engine_with_curl();
+    let entity = engine.images.get(&image(10)).unwrap().entity.to_string();
+    let record = engine.process(&entity).unwrap();
+    assert_eq!(record.process.unwrap().entity_id.unwrap(), entity);
+    assert_eq!(engine.process("nothing"), None);
+}
