@@ -49,13 +49,9 @@ impl Renderer<'_> {
         };
         **process = self.process(image);
         process.parent = self.parent(image, procid).map(Box::new);
-        procid.ancestry = Some(
-            self.images
-                .ancestry(id)
-                .iter()
-                .map(EntityId::to_string)
-                .collect(),
-        );
+        let ancestry = self.images.ancestry(id);
+        procid.ancestry =
+            (!ancestry.is_empty()).then(|| ancestry.iter().map(EntityId::to_string).collect());
         procid.exe = image.exe.map(|exe| Exe {
             dev: format!("{}:{}", exe.major(), exe.minor()),
             inode: exe.ino.to_string(),
@@ -86,6 +82,7 @@ impl Renderer<'_> {
         process.vpid = Some(image.actor.vpid).filter(|vpid| *vpid != 0);
         if self.frame.args == Args::Full
             && let Some(args) = &image.args
+            && !args.is_empty()
         {
             let args: Vec<String> = args.iter().map(|arg| escape(arg).into_owned()).collect();
             process.command_line = Some(command_line(&args));
@@ -159,7 +156,7 @@ fn name(image: &Image) -> Option<String> {
         None if image.flags & flags::KTHREAD != 0 => comm(&image.actor),
         None => return None,
     };
-    Some(escape(name).into_owned())
+    text(name)
 }
 
 /// Credentials, thread and cgroup of a task at one moment.
@@ -177,7 +174,7 @@ pub(super) fn put_actor(record: &mut Record, procid: &mut Procid, actor: &Actor)
     process.real_group = id(creds.gid);
     process.thread = Some(Thread {
         id: Some(actor.tid),
-        name: Some(escape(comm(actor)).into_owned()),
+        name: text(comm(actor)),
     });
     record.user = id(creds.euid);
     procid.loginuid = Some(creds.loginuid).filter(|id| *id != UNSET);
@@ -261,6 +258,11 @@ pub(in crate::agent) fn hex(bytes: &[u8]) -> String {
         text.push(DIGITS[usize::from(byte & 15)]);
     }
     text
+}
+
+/// A name made harmless; an empty one (a task may call itself so) is none.
+fn text(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| escape(bytes).into_owned())
 }
 
 /// The name of a task, up to its NUL.

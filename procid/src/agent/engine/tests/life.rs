@@ -158,6 +158,24 @@ fn command_lines_are_kept_back_when_asked() {
 }
 
 #[test]
+fn names_and_arguments_that_are_empty_are_absent() {
+    let mut engine = engine();
+    let mut facts = exec(image(10), NOW);
+    facts.event.actor.comm = [0; 16];
+    facts.event.image.parent = ImageId::UNKNOWN;
+    facts.path = Some(b"/".to_vec());
+    facts.args = Some(Vec::new());
+    engine.event(Event::Exec(facts));
+    hash_all(&mut engine, HASH);
+    let record = &records(&mut engine)[0];
+    for field in ["name", "args", "command_line", "parent"] {
+        assert_eq!(record["process"].get(field), None, "{field}");
+    }
+    assert_eq!(record["process"]["thread"].get("name"), None);
+    assert_eq!(record["procid"].get("ancestry"), None);
+}
+
+#[test]
 fn an_exec_names_the_image_it_replaced() {
     let mut engine = engine_with_curl();
     let next = ImageId {
