@@ -70,13 +70,20 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn release(sk: *mut core::ffi::c_void) {
-    let Some(tag) = tag_of(sk) else { return };
+    let address = Kptr::of(sk);
+    let tcp = address.sock_protocol() == IPPROTO_TCP;
+    let Some(tag) = tag_of(sk) else {
+        // Older than the hooks: the snapshot may know it by its cookie.
+        let cookie = address.sock_cookie();
+        if !tcp && cookie != 0 {
+            closed(cookie);
+        }
+        return;
+    };
     if tag.flow == 0 {
         return;
     }
-    let address = Kptr::of(sk);
     let state = address.sock_state();
-    let tcp = address.sock_protocol() == IPPROTO_TCP;
     // TCP tells its own end; only what never left CLOSE is told here.
     if tag.flags & PENDING != 0 && (!tcp || state == TCP_CLOSE) {
         if !tcp && tag.flags & SEND == 0 && state == TCP_ESTABLISHED {
@@ -86,14 +93,20 @@ fn release(sk: *mut core::ffi::c_void) {
         }
     }
     if !tcp {
-        emit(
-            &Close {
-                header: header::<Close>(kind::CLOSE),
-                cookie: tag.cookie,
-                flow: 0,
-                hook: Hook::SockRelease as u32,
-            },
-            Loss::RingConnection,
-        );
+        closed(tag.cookie);
     }
+}
+
+/// Every flow of the socket has ended.
+#[inline(always)]
+fn closed(cookie: u64) {
+    emit(
+        &Close {
+            header: header::<Close>(kind::CLOSE),
+            cookie,
+            flow: 0,
+            hook: Hook::SockRelease as u32,
+        },
+        Loss::RingConnection,
+    );
 }

@@ -36,7 +36,7 @@ pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
 /// How long ended flows are kept.
 pub const KEEP_CLOSED_NS: u64 = 600_000_000_000;
 /// Open and ended flows together, as long as fewer than this are open.
-pub const RETAINED_MAX: usize = 150_000;
+pub const RETAINED_MAX: usize = 60_000;
 /// Most open flows.
 pub const OPEN_MAX: usize = 200_000;
 
