@@ -37,8 +37,8 @@ pub(super) fn ensure(rustc: &Rustc) -> Result<bool> {
     }
     let start = Instant::now();
     eprintln!("setup: building bpf-linker {VERSION} (about a minute) ...");
-    let prefix = llvm_prefix(rustc, &tools)?;
     let build = tools.join("build");
+    let prefix = llvm_prefix(rustc, &build)?;
     let rpath = rustc.sysroot.join("lib");
     process::retry(format!("installing bpf-linker {VERSION}"), || {
         let mut cargo = cargo::cargo();
@@ -79,8 +79,8 @@ fn fits(linker: &Path, rustc: &Rustc) -> bool {
 }
 
 /// A directory as bpf-linker's build expects one: `lib/libLLVM.so` inside.
-fn llvm_prefix(rustc: &Rustc, tools: &Path) -> Result<PathBuf> {
-    let prefix = tools.join("llvm");
+fn llvm_prefix(rustc: &Rustc, build: &Path) -> Result<PathBuf> {
+    let prefix = build.join("llvm-prefix");
     let lib = prefix.join("lib");
     fs::create_dir_all(&lib).with_context(|| lib.display().to_string())?;
     let link = lib.join("libLLVM.so");

@@ -73,7 +73,12 @@ impl Guest<'_> {
                 End::NoBoot(reason) if last => {
                     bail!("the machine did not boot: {reason}{}", self.console_tail())
                 }
-                End::NoBoot(reason) => eprintln!("vm: {reason}; booting once more"),
+                End::NoBoot(reason) => {
+                    let kept = self.console.with_extension("no-boot.log");
+                    fs::rename(self.console, &kept)?;
+                    let kept = kept.display();
+                    eprintln!("vm: {reason} (console: {kept}); booting once more");
+                }
             }
         }
         bail!("the machine did not boot")
