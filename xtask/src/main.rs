@@ -11,7 +11,8 @@ mod setup;
 mod test;
 mod vm;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -35,12 +36,19 @@ enum Action {
     Vm(vm::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().action {
+fn main() -> ExitCode {
+    let done = match Cli::parse().action {
         Action::Setup(args) => setup::main(&args),
         Action::Build => build::main(),
         Action::Run(args) => run::main(&args),
         Action::Test(args) => test::main(&args),
         Action::Vm(args) => vm::main(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
