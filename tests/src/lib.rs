@@ -1,1 +1,7 @@
-//! Shared helpers of the privileged tests.
+//! What the privileged tests share.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`truth`] | what a test program did, told by itself |
+
+pub mod truth;

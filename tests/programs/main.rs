@@ -1,0 +1,63 @@
+//! Programs that use the network in each way procid has to tell apart.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | [`tcp`], [`udp`] | one connection or datagram of each kind |
+//! | [`by`] | which thread or process of a program acts |
+//! | [`enter`] | other users, namespaces, roots and mounts, then another program |
+//! | [`memfd`] | runs itself from a file that has no name |
+//! | [`storm`] | many short-lived processes |
+//! | [`load`] | many connections of one process |
+//! | [`bench`] | loops whose cost is measured |
+//!
+//! What was done goes to stdout, one line a fact (see
+//! [`procid_tests::truth`]); what to wait for comes from stdin.
+
+mod bench;
+mod by;
+mod enter;
+mod load;
+mod memfd;
+mod storm;
+mod tcp;
+mod udp;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "procid-testprog", about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    program: Program,
+}
+
+#[derive(Debug, Subcommand)]
+enum Program {
+    /// Connect over TCP
+    Connect(tcp::Connect),
+    /// Send UDP datagrams
+    Udp(udp::Udp),
+    /// Change user, namespaces, root or mounts, then run a program
+    Enter(enter::Enter),
+    /// Run this program from a memfd
+    Memfd(memfd::Memfd),
+    /// Start many short-lived processes that connect
+    Storm(storm::Storm),
+    /// Connect and close, many times
+    Load(load::Load),
+    /// Time a loop
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().program {
+        Program::Connect(connect) => connect.run(),
+        Program::Udp(udp) => udp.run(),
+        Program::Enter(enter) => enter.run(),
+        Program::Memfd(memfd) => memfd.run(),
+        Program::Storm(storm) => storm.run(),
+        Program::Load(load) => load.run(),
+        Program::Bench(bench) => bench.run(),
+    }
+}
