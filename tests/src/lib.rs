@@ -3,5 +3,19 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`truth`] | what a test program did, told by itself |
+//! | [`listener`] | the other end of its connections |
+//! | [`program`] | runs of the test program |
+//! | [`scratch`] | the files that are run |
+//! | [`cgroup`] | the cgroup they run in |
+//! | [`agent`] | runs of procid |
+//! | [`records`] | the records that it writes |
+//! | [`attribution`] | what one act's records must say |
 
+pub mod agent;
+pub mod attribution;
+pub mod cgroup;
+pub mod listener;
+pub mod program;
+pub mod records;
+pub mod scratch;
 pub mod truth;

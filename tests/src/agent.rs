@@ -1,0 +1,229 @@
+//! A run of `procid run --json`, and every record it writes.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    cgroup::TestCgroup,
+    records::{Checker, Records, text},
+    scratch::procid,
+    truth::{Act, boot_ns},
+};
+
+/// Longest wait for what must come.
+pub const LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for the end of an agent that has much left to write.
+const END_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A running agent; killed when dropped. Its output goes to files, so that a
+/// slow reader cannot slow it down.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    directory: TempDir,
+    tail: Tail,
+    checker: Checker,
+    records: Records,
+    /// Just before it was started, nanoseconds since boot.
+    pub started: u64,
+    /// When its `ready` record had been read, nanoseconds since boot.
+    pub ready: u64,
+}
+
+impl Agent {
+    /// Starts an agent on `cgroup` and waits until it is ready.
+    #[must_use]
+    pub fn start(cgroup: &TestCgroup) -> Self {
+        Self::start_with(cgroup, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become ready, with what it said on stderr.
+    #[must_use]
+    pub fn start_with(cgroup: &TestCgroup, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let output = directory.path().join("records");
+        let mut command = command(cgroup.path(), directory.path());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(File::create(&output).expect("a file"))
+            .stderr(File::create(directory.path().join("log")).expect("a file"));
+        let started = boot_ns();
+        let child = command.spawn().expect("procid can be started");
+        let mut agent = Self {
+            child,
+            directory,
+            tail: Tail::of(&output),
+            checker: Checker::default(),
+            records: Records::default(),
+            started,
+            ready: 0,
+        };
+        let ready = agent.until(|records| records.ready().is_some());
+        assert!(ready, "procid does not become ready: {}", agent.log());
+        agent.ready = boot_ns();
+        agent
+    }
+
+    /// Path of the API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// Runs another procid command against this agent.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        Command::new(procid())
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.socket())
+            .output()
+            .expect("procid can be started")
+    }
+
+    /// What it wrote to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The records so far.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Reads records until `enough` says so; false when it never did.
+    pub fn until(&mut self, enough: impl Fn(&Records) -> bool) -> bool {
+        let start = Instant::now();
+        loop {
+            self.read();
+            if enough(&self.records) {
+                return true;
+            }
+            let has_ended = !matches!(self.child.try_wait(), Ok(None));
+            if has_ended || start.elapsed() > LIMIT {
+                return false;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Reads records until all that will ever be said of these acts, which
+    /// have been closed, was said; what is missing is for assertions to find.
+    pub fn settle(&mut self, acts: &[Act]) {
+        self.until(|records| acts.iter().all(|act| records.tell_all_of(act)));
+    }
+
+    /// Stops it as a user would, and returns every record it wrote.
+    #[must_use]
+    pub fn stop(mut self) -> Records {
+        self.terminate();
+        self.read();
+        self.checker.finish();
+        std::mem::take(&mut self.records)
+    }
+
+    /// The same for more records than memory should hold: each is checked,
+    /// shown to `look` and forgotten.
+    pub fn stop_and_look(mut self, mut look: impl FnMut(&Value)) {
+        self.terminate();
+        while let Some(line) = self.tail.line() {
+            look(&self.checker.check(&line));
+        }
+        self.checker.finish();
+    }
+
+    fn read(&mut self) {
+        while let Some(line) = self.tail.line() {
+            self.records.push(self.checker.check(&line));
+        }
+    }
+
+    fn terminate(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("the agent runs");
+        let status = self.wait();
+        let log = self.log();
+        assert!(status.success(), "procid ended with {status}: {log}");
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            let log = self.log();
+            assert!(start.elapsed() < END_LIMIT, "procid does not end: {log}");
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Not an error where it has ended already.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+        if thread::panicking() {
+            eprintln!("---- procid's log\n{}----", self.log());
+            for lost in self.records.of_action("loss") {
+                eprintln!("loss: {}", text(lost, "/procid/lost"));
+            }
+        }
+    }
+}
+
+/// `procid run` on a cgroup, with all its state in `directory`.
+pub fn command(cgroup: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(procid());
+    command
+        .args(["run", "--json"])
+        .arg("--cgroup")
+        .arg(cgroup)
+        .arg("--state-dir")
+        .arg(directory.join("state"))
+        .arg("--socket")
+        .arg(directory.join("socket"));
+    command
+}
+
+/// Whole lines of a file that grows.
+#[derive(Debug)]
+struct Tail {
+    file: BufReader<File>,
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    fn of(path: &Path) -> Self {
+        Self {
+            file: BufReader::with_capacity(1 << 20, File::open(path).expect("the file is there")),
+            partial: Vec::new(),
+        }
+    }
+
+    fn line(&mut self) -> Option<Vec<u8>> {
+        self.file
+            .read_until(b'\n', &mut self.partial)
+            .expect("records can be read");
+        (self.partial.last() == Some(&b'\n')).then(|| std::mem::take(&mut self.partial))
+    }
+}
