@@ -1,1 +1,18 @@
-//! tests
+//! procid as root on the running kernel, held to what programs and listeners
+//! say happened.
+//!
+//! Each test has a cgroup of its own, and its agent attaches there only. Run
+//! by `cargo xtask test`, which sets `PROCID_BIN` and `PROCID_TESTPROG`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod commands;
+mod connections;
+mod elsewhere;
+mod files;
+mod identity;
+mod load;
+mod names;
+mod start;
+mod storm;
+mod who;

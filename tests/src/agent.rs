@@ -35,10 +35,17 @@ pub struct Agent {
     tail: Tail,
     checker: Checker,
     records: Records,
-    /// Just before it was started, nanoseconds since boot.
-    pub started: u64,
     /// When its `ready` record had been read, nanoseconds since boot.
+    ready: u64,
+}
+
+/// When an agent was watching, nanoseconds since boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Its `ready` record had been read.
     pub ready: u64,
+    /// It was about to be told to stop.
+    pub stopping: u64,
 }
 
 impl Agent {
@@ -63,7 +70,6 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(File::create(&output).expect("a file"))
             .stderr(File::create(directory.path().join("log")).expect("a file"));
-        let started = boot_ns();
         let child = command.spawn().expect("procid can be started");
         let mut agent = Self {
             child,
@@ -71,7 +77,6 @@ impl Agent {
             tail: Tail::of(&output),
             checker: Checker::default(),
             records: Records::default(),
-            started,
             ready: 0,
         };
         let ready = agent.until(|records| records.ready().is_some());
@@ -141,13 +146,20 @@ impl Agent {
     }
 
     /// The same for more records than memory should hold: each is checked,
-    /// shown to `look` and forgotten.
-    pub fn stop_and_look(mut self, mut look: impl FnMut(&Value)) {
+    /// shown to `look` and forgotten. Records that were waited for are shown
+    /// first.
+    pub fn stop_and_look(mut self, mut look: impl FnMut(&Value)) -> Life {
+        let stopping = boot_ns();
         self.terminate();
+        self.records.all().iter().for_each(&mut look);
         while let Some(line) = self.tail.line() {
             look(&self.checker.check(&line));
         }
         self.checker.finish();
+        Life {
+            ready: self.ready,
+            stopping,
+        }
     }
 
     fn read(&mut self) {

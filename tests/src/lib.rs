@@ -10,6 +10,7 @@
 //! | [`agent`] | runs of procid |
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
+//! | [`stage`] | all of these, set up for one test |
 
 pub mod agent;
 pub mod attribution;
@@ -18,4 +19,5 @@ pub mod listener;
 pub mod program;
 pub mod records;
 pub mod scratch;
+pub mod stage;
 pub mod truth;

@@ -1,0 +1,76 @@
+//! An agent, a cgroup it watches, and a program to run there.
+
+use std::{ffi::OsStr, path::Path};
+
+use crate::{
+    agent::Agent,
+    cgroup::TestCgroup,
+    program::Program,
+    records::Records,
+    scratch::{Image, Scratch},
+    truth::Act,
+};
+
+/// What most tests start from.
+#[derive(Debug)]
+pub struct Stage {
+    pub agent: Agent,
+    pub cgroup: TestCgroup,
+    pub scratch: Scratch,
+    /// A copy of the test program of this stage alone.
+    pub app: Image,
+}
+
+impl Stage {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With further arguments for the agent.
+    #[must_use]
+    pub fn with(arguments: &[&str]) -> Self {
+        let cgroup = TestCgroup::new();
+        let scratch = Scratch::new();
+        let app = scratch.program("app");
+        Self {
+            agent: Agent::start_with(&cgroup, arguments),
+            cgroup,
+            scratch,
+            app,
+        }
+    }
+
+    /// Starts the program in the cgroup.
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Program {
+        self.start_file(&self.app.path, arguments)
+    }
+
+    /// Starts another file in the cgroup.
+    pub fn start_file<A: AsRef<OsStr>>(
+        &self,
+        file: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Program {
+        Program::start(&self.cgroup, file, arguments)
+    }
+
+    /// Runs the program to its end in the cgroup.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<Act> {
+        self.start(arguments).finish().acts
+    }
+
+    /// Waits until all was said of `acts`, stops the agent and returns every
+    /// record.
+    #[must_use]
+    pub fn end(mut self, acts: &[Act]) -> Records {
+        self.agent.settle(acts);
+        self.agent.stop()
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
