@@ -13,6 +13,7 @@ mod files;
 mod identity;
 mod load;
 mod names;
+mod programs;
 mod start;
 mod storm;
 mod who;
