@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
     process::{Command, Output},
 };
 
@@ -29,13 +30,27 @@ fn assert_refused(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// `procid run` in a place where it must end at once, and what it says.
-fn run(change: impl FnOnce(&mut Command)) -> Output {
-    let cgroup = TestCgroup::new();
-    let scratch = Scratch::new();
-    let mut command = agent::command(cgroup.path(), scratch.path());
-    change(&mut command);
-    command.output().unwrap()
+/// `procid run` with one of its places replaced, where it must end at once.
+#[derive(Default)]
+struct Run<'a> {
+    cgroup: Option<&'a Path>,
+    state: Option<&'a Path>,
+    socket: Option<&'a Path>,
+}
+
+impl Run<'_> {
+    fn output(&self) -> Output {
+        let cgroup = TestCgroup::new();
+        let scratch = Scratch::new();
+        let (state, socket) = (scratch.path().join("state"), scratch.path().join("socket"));
+        agent::command(
+            self.cgroup.unwrap_or(cgroup.path()),
+            self.state.unwrap_or(&state),
+            self.socket.unwrap_or(&socket),
+        )
+        .output()
+        .unwrap()
+    }
 }
 
 #[test]
@@ -52,26 +67,28 @@ fn not_root() {
 
 #[test]
 fn unknown_words() {
-    let cases: [&[&str]; 6] = [
-        &["--unknown"],
-        &["frobnicate"],
-        &["run", "--unknown"],
-        &["run", "--backend", "magic"],
-        &["who", "not a flow"],
-        &["who", ":99999"],
+    let cases: [(&[&str], &str); 7] = [
+        (&["--unknown"], "--unknown"),
+        (&["frobnicate"], "frobnicate"),
+        (&["run", "--unknown"], "--unknown"),
+        (&["run", "--backend", "magic"], "magic"),
+        (&["who", "not a flow"], "not a flow"),
+        (&["who", ":99999"], "99999"),
+        (&["who", "--since", "someday", ":1"], "someday"),
     ];
-    for arguments in cases {
+    for (arguments, word) in cases {
         let output = Command::new(procid()).args(arguments).output().unwrap();
-        let word = arguments.last().unwrap();
         assert_refused(&output, 2, &[word]);
     }
 }
 
 #[test]
 fn a_state_directory_that_cannot_be_written() {
-    let output = run(|command| {
-        command.args(["--state-dir", "/proc/procid"]);
-    });
+    let output = Run {
+        state: Some(Path::new("/proc/procid")),
+        ..Run::default()
+    }
+    .output();
     // Whichever the kernel says: there is no such place, or it is read-only.
     let code = output.status.code().unwrap();
     assert!([2, 3].contains(&code), "{output:?}");
@@ -83,9 +100,11 @@ fn a_second_agent_on_the_same_socket() {
     let cgroup = TestCgroup::new();
     let first = Agent::start(&cgroup);
     let socket = first.socket();
-    let output = run(|command| {
-        command.arg("--socket").arg(&socket);
-    });
+    let output = Run {
+        socket: Some(&socket),
+        ..Run::default()
+    }
+    .output();
     assert_refused(&output, 3, &[socket.to_str().unwrap()]);
     // The first is none the worse.
     assert_eq!(first.ask(&["status"]).status.code(), Some(0));
@@ -96,9 +115,11 @@ fn a_second_agent_on_the_same_socket() {
 fn a_cgroup_that_is_none() {
     let scratch = Scratch::new();
     for path in [scratch.path().to_owned(), scratch.path().join("missing")] {
-        let output = run(|command| {
-            command.arg("--cgroup").arg(&path);
-        });
+        let output = Run {
+            cgroup: Some(&path),
+            ..Run::default()
+        }
+        .output();
         let code = output.status.code().unwrap();
         assert!([2, 3].contains(&code), "{output:?}");
         assert_refused(&output, code, &[path.to_str().unwrap()]);

@@ -27,7 +27,7 @@ fn connects_to(
     let to = name(listener.address());
     let acts = stage.run([&["connect", "--to", &to], arguments].concat());
     let mut sources: Vec<_> = acts.iter().filter_map(source).collect();
-    let mut peers = listener.peers();
+    let mut peers = listener.peers(times);
     sources.sort();
     peers.sort();
     assert_eq!(sources, peers, "what connected is not what was accepted");

@@ -23,7 +23,7 @@ fn from(place: &[&str], uid: u32) {
         ..Expected::connect(&app)
     };
     assert_attributed(&records, &acts[0], &expected);
-    assert_eq!(listener.peers().len(), 1);
+    assert_eq!(listener.peers(1).len(), 1);
 }
 
 #[test]

@@ -135,12 +135,11 @@ fn an_end_with_its_exit_code() {
 fn a_name_that_outlives_the_agent() {
     let listener = listener::Tcp::on("127.0.0.1:0");
     let cgroup = TestCgroup::new();
-    let app = Scratch::new();
-    let app = (app.program("app"), app).0;
-    let first = Agent::start(&cgroup);
+    let scratch = Scratch::new();
+    let app = scratch.program("app");
+    let mut first = Agent::start(&cgroup);
     let to = listener.address().to_string();
     let mut program = Program::start(&cgroup, &app.path, ["connect", "--wait", "--to", &to]);
-    let mut first = first;
     let pid = program.pid();
     assert!(first.until(|records| !records.execs(pid).is_empty()));
     let records = first.stop();

@@ -27,7 +27,7 @@ fn a_load_reports_each_connection_and_no_two_are_alike() {
         .collect();
     assert_eq!(ends.len(), COUNT);
     let mut sources: Vec<_> = report.lived.iter().map(|lived| lived.source).collect();
-    let mut peers = listener.peers();
+    let mut peers = listener.peers(COUNT);
     sources.sort();
     peers.sort();
     assert_eq!(sources, peers);
@@ -68,7 +68,7 @@ fn a_storm_runs_each_file_in_processes_of_their_own() {
         .filter_map(|act| act.source)
         .map(canonical)
         .collect();
-    let mut peers = listener.peers();
+    let mut peers = listener.peers(100);
     sources.sort();
     peers.sort();
     assert_eq!(sources, peers);

@@ -48,11 +48,10 @@ fn each_way_to_name_a_connection() {
         let record = stage.agent.records().of_act(&act)[0];
         text(record, "/network/community_id").into_owned()
     };
-    let questions: [&[&str]; 9] = [
+    let questions: [&[&str]; 8] = [
         &[&port],
         &[&from],
         &[&from, &to],
-        &[&to, &from],
         &[&community],
         &["--pid", &pid],
         &["--sport", &from_port, "--dport", &to_port],

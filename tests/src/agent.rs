@@ -24,6 +24,8 @@ use crate::{
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for the end of an agent that has much left to write.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// Name of the API's socket in the agent's directory.
+const SOCKET: &str = "socket";
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running agent; killed when dropped. Its output goes to files, so that a
@@ -64,7 +66,9 @@ impl Agent {
     pub fn start_with(cgroup: &TestCgroup, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let output = directory.path().join("records");
-        let mut command = command(cgroup.path(), directory.path());
+        let state = directory.path().join("state");
+        let socket = directory.path().join(SOCKET);
+        let mut command = command(cgroup.path(), &state, &socket);
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -87,7 +91,7 @@ impl Agent {
 
     /// Path of the API's socket.
     pub fn socket(&self) -> PathBuf {
-        self.directory.path().join("socket")
+        self.directory.path().join(SOCKET)
     }
 
     /// Runs another procid command against this agent.
@@ -203,17 +207,17 @@ impl Drop for Agent {
     }
 }
 
-/// `procid run` on a cgroup, with all its state in `directory`.
-pub fn command(cgroup: &Path, directory: &Path) -> Command {
+/// `procid run --json` on a cgroup.
+pub fn command(cgroup: &Path, state: &Path, socket: &Path) -> Command {
     let mut command = Command::new(procid());
     command
         .args(["run", "--json"])
         .arg("--cgroup")
         .arg(cgroup)
         .arg("--state-dir")
-        .arg(directory.join("state"))
+        .arg(state)
         .arg("--socket")
-        .arg(directory.join("socket"));
+        .arg(socket);
     command
 }
 

@@ -9,8 +9,8 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -18,7 +18,7 @@ use rustix::{
     event::{Timespec, epoll},
 };
 
-use crate::truth::canonical;
+use crate::{agent::LIMIT, truth::canonical};
 
 /// Longest wait of a listener's thread, so that it sees that it is to end.
 const WAIT: Duration = Duration::from_millis(50);
@@ -47,7 +47,7 @@ impl Tcp {
         let address = listener.local_addr().expect("a listener has an address");
         let peers = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
+        let thread = thread::spawn({
             let (peers, stop) = (Arc::clone(&peers), Arc::clone(&stop));
             move || serve(&listener, &peers, &stop)
         });
@@ -63,13 +63,21 @@ impl Tcp {
         self.address
     }
 
-    /// The peers so far, v4-mapped ones as IPv4.
+    /// The peers so far, v4-mapped ones as IPv4, once there are as many as
+    /// `expected`; fewer where they do not come.
     ///
     /// # Panics
     ///
     /// When the listener's thread has.
-    pub fn peers(&self) -> Vec<SocketAddr> {
-        self.peers.lock().expect("no panic").clone()
+    pub fn peers(&self, expected: usize) -> Vec<SocketAddr> {
+        let start = Instant::now();
+        loop {
+            let peers = self.peers.lock().expect("no panic").clone();
+            if peers.len() >= expected || start.elapsed() > LIMIT {
+                return peers;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

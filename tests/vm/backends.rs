@@ -20,7 +20,7 @@ fn watch(backend: &str) -> (Records, Vec<Act>) {
     acts.extend(stage.run(["udp", "--to", &udp_to]));
     acts.extend(stage.run(["connect", "--to", &tcp_to, "--by", "orphan"]));
     let records = stage.end(&acts);
-    assert_eq!(tcp.peers().len(), 2);
+    assert_eq!(tcp.peers(2).len(), 2);
     assert_eq!(udp.senders().len(), 2);
     let (connect, send) = (Expected::connect(&app), Expected::send(&app));
     for (act, expected) in acts.iter().zip([connect, connect, send, connect]) {
