@@ -106,6 +106,10 @@ impl AttachError {
     }
 }
 
+/// The cgroup backend's place is missing.
+const NO_CGROUP2: &str =
+    "no cgroup v2 hierarchy is mounted (remedy: mount -t cgroup2 none /sys/fs/cgroup)";
+
 /// Where the kernel describes its types.
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -239,9 +243,7 @@ fn open_cgroup(options: &Options) -> Result<Option<File>, AttachError> {
         (None, backend) => match hooks::cgroup2_root() {
             Some(path) => path,
             None if backend == Backend::Cgroup => {
-                return Err(AttachError::new(
-                    "no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
-                ));
+                return Err(AttachError::new(NO_CGROUP2));
             }
             None => return Ok(None),
         },
@@ -327,8 +329,13 @@ fn attach_hooks(
         let mut missed = false;
         if let Err(refusal) = &result {
             if hook.required {
+                let instead = if hook.role == Role::LsmRecords && options.backend == Backend::Auto {
+                    format!("{NO_CGROUP2}; and the LSM backend cannot stand in: ")
+                } else {
+                    String::new()
+                };
                 return Err(AttachError::new(format!(
-                    "{} was refused ({}): {}",
+                    "{instead}{} was refused ({}): {}",
                     hook.name, refusal.reason, hook.without
                 )));
             }
