@@ -1,6 +1,9 @@
 //! Records, checked as they come and asked for what a test wants to know.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use procid::records::schema;
 use serde_json::Value;
@@ -22,7 +25,8 @@ pub fn text<'a>(record: &'a Value, pointer: &str) -> Cow<'a, str> {
 pub struct Checker {
     next: Option<u64>,
     run: String,
-    wrong: Vec<String>,
+    /// Each complaint with the first record that gave cause for it.
+    wrong: BTreeMap<String, String>,
 }
 
 /// Most complaints that are kept: the first ones tell.
@@ -33,31 +37,32 @@ impl Checker {
         let record: Value = match serde_json::from_slice(line) {
             Ok(record) => record,
             Err(error) => {
-                self.complain(format!("{error}: {}", line.escape_ascii()));
+                self.complain(error.to_string(), line.escape_ascii().to_string());
                 return Value::Null;
             }
         };
         for wrong in schema::check(&record) {
-            self.complain(format!("{wrong}: {record}"));
+            self.complain(wrong, record.to_string());
         }
         let run = text(&record, "/agent/ephemeral_id");
         let sequence = record.pointer("/event/sequence").and_then(Value::as_u64);
         if let Some(next) = self.next
             && (sequence != Some(next) || run != self.run)
         {
-            self.complain(format!("not record {next} of run {}: {record}", self.run));
+            let expected = format!("not record {next} of run {}", self.run);
+            self.complain(expected, record.to_string());
         }
         self.run = run.into_owned();
         self.next = sequence.map(|sequence| sequence + 1);
         if self.next.is_none() {
-            self.complain(format!("no sequence: {record}"));
+            self.complain("no sequence".to_owned(), record.to_string());
         }
         record
     }
 
-    fn complain(&mut self, sentence: String) {
+    fn complain(&mut self, sentence: String, example: String) {
         if self.wrong.len() < WRONG_MAX {
-            self.wrong.push(sentence);
+            self.wrong.entry(sentence).or_insert(example);
         }
     }
 
@@ -65,7 +70,7 @@ impl Checker {
     ///
     /// When any record was wrong.
     pub(crate) fn finish(&self) {
-        assert!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
+        assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
     }
 }
 
