@@ -3,9 +3,11 @@
 use procid_tests::{
     attribution::{Expected, assert_attributed, assert_executable},
     listener,
+    program::Program,
     records::text,
     scratch::Image,
     stage::Stage,
+    truth::Act,
 };
 
 /// Connects from where `place` leads, and checks all but what is `place`'s own.
@@ -71,11 +73,20 @@ fn a_network_namespace() {
     assert_attributed(&records, &acts[0], &Expected::connect(&app));
 }
 
+/// Lets a program that holds its connection go once its file has been read:
+/// with its mount namespace, the way to the file would be gone.
+fn hashed(stage: &mut Stage, mut program: Program) -> Act {
+    let act = program.act();
+    stage.wait_for_hash(act.actor.pid, &act.actor.exe);
+    program.finish();
+    act
+}
+
 /// The same path names one file on the host and another one inside.
 #[test]
 fn another_root_with_another_file_at_the_same_path() {
     let listener = listener::Tcp::on("127.0.0.1:0");
-    let stage = Stage::new();
+    let mut stage = Stage::new();
     let outside = stage.scratch.directory("shared");
     let inside = stage.scratch.directory("inside");
     let root = stage.scratch.directory("root");
@@ -84,7 +95,7 @@ fn another_root_with_another_file_at_the_same_path() {
     assert_ne!(decoy.sha256, real.sha256);
     let bind = format!("{}:{}", inside.display(), outside.display());
     let to = listener.address().to_string();
-    let acts = stage.run([
+    let program = stage.start([
         "enter",
         "--root",
         root.to_str().unwrap(),
@@ -93,9 +104,11 @@ fn another_root_with_another_file_at_the_same_path() {
         "--",
         decoy.path.to_str().unwrap(),
         "connect",
+        "--hold",
         "--to",
         &to,
     ]);
+    let acts = [hashed(&mut stage, program)];
     let records = stage.end(&acts);
     let record = assert_attributed(&records, &acts[0], &Expected::connect(&real));
     // As it is called where it ran.
@@ -105,13 +118,15 @@ fn another_root_with_another_file_at_the_same_path() {
 #[test]
 fn a_file_mounted_over_another() {
     let listener = listener::Tcp::on("127.0.0.1:0");
-    let stage = Stage::new();
+    let mut stage = Stage::new();
     let decoy = stage.scratch.program("decoy");
     let real = stage.scratch.program("real");
     let bind = format!("{}:{}", real.path.display(), decoy.path.display());
     let to = listener.address().to_string();
     let path = decoy.path.to_str().unwrap();
-    let acts = stage.run(["enter", "--bind", &bind, "--", path, "connect", "--to", &to]);
+    let place = ["enter", "--bind", &bind, "--", path];
+    let program = stage.start([&place[..], &["connect", "--hold", "--to", &to]].concat());
+    let acts = [hashed(&mut stage, program)];
     let records = stage.end(&acts);
     let record = assert_attributed(&records, &acts[0], &Expected::connect(&real));
     assert_eq!(text(record, "/process/executable"), path);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use procid_tests::{
     listener,
-    records::text,
+    records::{file_of, text},
     scratch::Image,
     stage::Stage,
     truth::{Act, FileId},
@@ -119,11 +119,4 @@ fn of_storm<'a>(
         }
     }
     found
-}
-
-fn file_of(record: &Value) -> FileId {
-    FileId {
-        dev: text(record, "/procid/exe/dev").into_owned(),
-        inode: text(record, "/procid/exe/inode").into_owned(),
-    }
 }

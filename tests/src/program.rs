@@ -80,7 +80,7 @@ impl Program {
     /// When it has ended.
     pub fn go(&mut self) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
-        stdin.write_all(b".").expect("the program reads");
+        stdin.write_all(b"\n").expect("the program reads");
     }
 
     /// The next act that it reports.

@@ -8,7 +8,7 @@ use std::{
 use procid::records::schema;
 use serde_json::Value;
 
-use crate::truth::{Act, canonical};
+use crate::truth::{Act, FileId, canonical};
 
 /// The field at a JSON pointer as text; empty when it is absent.
 pub fn text<'a>(record: &'a Value, pointer: &str) -> Cow<'a, str> {
@@ -16,6 +16,14 @@ pub fn text<'a>(record: &'a Value, pointer: &str) -> Cow<'a, str> {
         None | Some(Value::Null) => Cow::Borrowed(""),
         Some(Value::String(text)) => Cow::Borrowed(text),
         Some(other) => Cow::Owned(other.to_string()),
+    }
+}
+
+/// The file that a record says was run.
+pub fn file_of(record: &Value) -> FileId {
+    FileId {
+        dev: text(record, "/procid/exe/dev").into_owned(),
+        inode: text(record, "/procid/exe/inode").into_owned(),
     }
 }
 

@@ -6,9 +6,9 @@ use crate::{
     agent::Agent,
     cgroup::TestCgroup,
     program::Program,
-    records::Records,
+    records::{Records, file_of, text},
     scratch::{Image, Scratch},
-    truth::Act,
+    truth::{Act, FileId},
 };
 
 /// What most tests start from.
@@ -58,6 +58,21 @@ impl Stage {
     /// Runs the program to its end in the cgroup.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<Act> {
         self.start(arguments).finish().acts
+    }
+
+    /// Waits until the hash of the file that runs in that process is told.
+    ///
+    /// # Panics
+    ///
+    /// When it is not.
+    pub fn wait_for_hash(&mut self, pid: u32, file: &FileId) {
+        let is_told = self.agent.until(|records| {
+            records.execs(pid).into_iter().any(|exec| {
+                let hash = records.hash(&text(exec, "/process/entity_id"));
+                file_of(exec) == *file && hash.sha256.is_some()
+            })
+        });
+        assert!(is_told, "no hash of process {pid}");
     }
 
     /// Waits until all was said of `acts`, stops the agent and returns every
