@@ -25,6 +25,7 @@ pub enum Hook {
     Sendmsg6 = 4,
     LsmConnect = 10,
     LsmSendmsg = 11,
+    LsmFree = 12,
     SetState = 20,
     SendLength = 21,
     SysExitConnect = 22,
@@ -34,13 +35,14 @@ pub enum Hook {
 }
 
 impl Hook {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect4,
         Self::Connect6,
         Self::Sendmsg4,
         Self::Sendmsg6,
         Self::LsmConnect,
         Self::LsmSendmsg,
+        Self::LsmFree,
         Self::SetState,
         Self::SendLength,
         Self::SysExitConnect,
@@ -57,6 +59,7 @@ impl Hook {
             Self::Sendmsg6 => "cgroup/sendmsg6",
             Self::LsmConnect => "lsm/socket_connect",
             Self::LsmSendmsg => "lsm/socket_sendmsg",
+            Self::LsmFree => "lsm/sk_free_security",
             Self::SetState => "tp_btf/inet_sock_set_state",
             Self::SendLength => "tp_btf/sock_send_length",
             Self::SysExitConnect => "tracepoint/sys_exit_connect",

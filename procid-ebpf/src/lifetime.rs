@@ -28,7 +28,8 @@ use crate::{
     maps::emit,
     process::header,
     socket::{
-        IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, outcome, outcome_from_sock, tag_new, tag_of,
+        AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, outcome, outcome_from_sock,
+        tag_new, tag_of,
     },
 };
 
@@ -62,6 +63,23 @@ pub(crate) fn lsm_post_create(ctx: LsmContext) -> i32 {
     0
 }
 
+/// The LSM backend's view of a datagram socket's end: later than its release
+/// (the last packet has left), and when its tag is gone already.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/net/core/sock.c#L2259>
+#[lsm(hook = "sk_free_security")]
+pub(crate) fn lsm_free(ctx: LsmContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let address = Kptr::of(sk);
+    let inet = matches!(address.sock_family(), AF_INET | AF_INET6);
+    let cookie = address.sock_cookie();
+    if is_set(setting::LSM_RECORDS) && inet && cookie != 0 && address.sock_protocol() != IPPROTO_TCP
+    {
+        closed(cookie, Hook::LsmFree);
+    }
+    0
+}
+
 #[cgroup_sock(sock_release)]
 pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     release(ctx.sock.cast());
@@ -76,7 +94,7 @@ fn release(sk: *mut core::ffi::c_void) {
         // Older than the hooks: the snapshot may know it by its cookie.
         let cookie = address.sock_cookie();
         if !tcp && cookie != 0 {
-            closed(cookie);
+            closed(cookie, Hook::SockRelease);
         }
         return;
     };
@@ -93,19 +111,19 @@ fn release(sk: *mut core::ffi::c_void) {
         }
     }
     if !tcp {
-        closed(tag.cookie);
+        closed(tag.cookie, Hook::SockRelease);
     }
 }
 
 /// Every flow of the socket has ended.
 #[inline(always)]
-fn closed(cookie: u64) {
+fn closed(cookie: u64, hook: Hook) {
     emit(
         &Close {
             header: header::<Close>(kind::CLOSE),
             cookie,
             flow: 0,
-            hook: Hook::SockRelease as u32,
+            hook: hook as u32,
         },
         Loss::RingConnection,
     );

@@ -24,10 +24,32 @@ fn watch(backend: &str) -> (Records, Vec<Act>) {
     assert_eq!(udp.senders().len(), 2);
     let (connect, send) = (Expected::connect(&app), Expected::send(&app));
     for (act, expected) in acts.iter().zip([connect, connect, send, connect]) {
-        assert_attributed(&records, act, &expected);
+        if expected.action == "send" && !sees_sends(&records) {
+            println!("skip: the outcome of a datagram needs tp_btf/sock_send_length, Linux 6.3");
+            assert_recorded(&records, act);
+        } else {
+            assert_attributed(&records, act, &expected);
+        }
     }
     assert_eq!(records.lost(), 0);
     (records, acts)
+}
+
+/// Whether something tells what became of a datagram: the packet, or the
+/// return of the send.
+fn sees_sends(records: &Records) -> bool {
+    has_hook(records, "cgroup_skb/egress") || has_hook(records, "tp_btf/sock_send_length")
+}
+
+/// Asserts that the datagram has its record, of the right image, with nothing
+/// in it that could not be known.
+fn assert_recorded(records: &Records, act: &Act) {
+    let mut sends = records.of_action("send");
+    let record = sends.next().unwrap();
+    assert!(sends.next().is_none());
+    assert_eq!(text(record, "/process/pid"), act.actor.pid.to_string());
+    assert_eq!(text(record, "/event/outcome"), "unknown");
+    assert_eq!(text(record, "/source/port"), "");
 }
 
 fn backend_of(records: &Records) -> String {
@@ -44,7 +66,11 @@ fn has_hook(records: &Records, prefix: &str) -> bool {
 /// found them to be.
 fn assert_measured(records: &Records, acts: &[Act]) {
     for act in acts {
-        let record = records.of_act(act)[0];
+        let told = records.of_act(act);
+        if told.is_empty() && !sees_sends(records) {
+            continue; // `assert_recorded` found it by its process
+        }
+        let record = told[0];
         let hash = records.hash(&text(record, "/process/entity_id"));
         assert_eq!(hash.grade, "kernel", "{hash:?}");
     }
@@ -56,7 +82,7 @@ fn assert_measured(records: &Records, acts: &[Act]) {
 fn auto_takes_all_there_is() {
     let (records, acts) = watch("auto");
     assert_eq!(backend_of(&records), "lsm+cgroup");
-    assert!(has_hook(&records, "lsm/"));
+    assert!(has_hook(&records, "lsm.s/bprm_committed_creds"));
     assert!(has_hook(&records, "cgroup/"));
     assert_measured(&records, &acts);
 }
@@ -65,7 +91,7 @@ fn auto_takes_all_there_is() {
 fn cgroup_alone() {
     let (records, _) = watch("cgroup");
     assert_eq!(backend_of(&records), "cgroup");
-    assert!(!has_hook(&records, "lsm/"));
+    assert!(!has_hook(&records, "lsm"));
 }
 
 #[test]

@@ -241,6 +241,16 @@ pub(crate) const HOOKS: &[Hook] = &[
         without: "no unconnected datagram is seen",
         since: "5.7",
     },
+    Hook {
+        program: "lsm_free",
+        name: "lsm/sk_free_security",
+        attach: Attach::Lsm("sk_free_security"),
+        role: Role::LsmRecords,
+        required: false,
+        gives: "the end of datagram flows",
+        without: "datagram flows have no close record",
+        since: "5.7",
+    },
 ];
 
 impl Hook {

@@ -398,10 +398,6 @@ fn uncovered_paths(options: &Options, cgroup: bool) -> Vec<Uncovered> {
         paths.extend([
             ("TCP Fast Open", "it does not pass lsm/socket_connect"),
             (
-                "the end of datagram flows",
-                "the LSM backend has no hook for it",
-            ),
-            (
                 "the source address of unconnected datagrams",
                 "the LSM backend does not see packets",
             ),
