@@ -7,6 +7,8 @@
 //!
 //! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/af_inet.c#L666>
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_socket_cookie},
@@ -28,7 +30,9 @@ const ALLOW: i32 = 1;
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    connect(addr, Hook::Connect4, mapped(addr.user_ip4));
+    if let Some((sk, act)) = act_of(addr, Hook::Connect4, mapped(addr.user_ip4)) {
+        connecting(sk, &act);
+    }
     ALLOW
 }
 
@@ -36,7 +40,9 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    connect(addr, Hook::Connect6, user_ip6(addr));
+    if let Some((sk, act)) = act_of(addr, Hook::Connect6, user_ip6(addr)) {
+        connecting(sk, &act);
+    }
     ALLOW
 }
 
@@ -51,38 +57,51 @@ pub(crate) fn user_ip6(addr: &bpf_sock_addr) -> Address {
     from_words([word(0), word(1), word(2), word(3)])
 }
 
-/// What the context of the socket address hooks says of the socket.
+/// The socket and the act that the context of a socket address hook tells of.
 #[inline(always)]
-pub(crate) fn kind_of(addr: &bpf_sock_addr) -> SocketKind {
-    SocketKind {
-        family: addr.family as u16,
-        sock_type: addr.type_ as u16,
-        protocol: addr.protocol as u16,
-        reserved: 0,
-    }
-}
-
-#[inline(always)]
-pub(crate) fn host_port(user_port: u32) -> u32 {
-    u32::from(u16::from_be(user_port as u16))
-}
-
-#[inline(always)]
-fn connect(addr: &bpf_sock_addr, hook: Hook, destination: Address) {
+pub(crate) fn act_of(
+    addr: &bpf_sock_addr,
+    hook: Hook,
+    destination: Address,
+) -> Option<(*mut c_void, Act)> {
     // SAFETY: a field of the context, which the verifier rewrites.
     let sk = unsafe { addr.__bindgen_anon_1.sk };
     if sk.is_null() {
-        return;
+        return None;
     }
     let act = Act {
         hook,
         destination,
-        port: host_port(addr.user_port),
-        socket: kind_of(addr),
+        port: u32::from(u16::from_be(addr.user_port as u16)),
+        socket: SocketKind {
+            family: addr.family as u16,
+            sock_type: addr.type_ as u16,
+            protocol: addr.protocol as u16,
+            reserved: 0,
+        },
         // SAFETY: the helper takes the program's own context.
         cookie: unsafe { bpf_get_socket_cookie(core::ptr::from_ref(addr).cast_mut().cast()) },
     };
-    connecting(sk.cast(), &act);
+    Some((sk.cast(), act))
+}
+
+/// The same of an LSM hook's socket and address.
+#[inline(always)]
+pub(crate) fn lsm_act_of(
+    sk: *mut c_void,
+    hook: Hook,
+    socket: SocketKind,
+    address: Kptr,
+) -> Option<Act> {
+    let (destination, port) = sockaddr(address)?;
+    Some(Act {
+        hook,
+        destination,
+        port,
+        socket,
+        // SAFETY: a BTF pointer of the hook's own socket.
+        cookie: unsafe { bpf_get_socket_cookie(sk) },
+    })
 }
 
 /// The LSM backend's view of connect: used for records only where no cgroup
@@ -115,26 +134,17 @@ fn lsm_connecting(socket: *const u8, address: Kptr) {
     if socket_kind.sock_type == SOCK_STREAM && state != SS_UNCONNECTED {
         return;
     }
-    let Some((destination, port)) = sockaddr(address) else {
-        return;
-    };
-    let act = Act {
-        hook: Hook::LsmConnect,
-        destination,
-        port,
-        socket: socket_kind,
-        // SAFETY: a BTF pointer of the hook's own socket.
-        cookie: unsafe { bpf_get_socket_cookie(sk) },
-    };
-    connecting(sk, &act);
+    if let Some(act) = lsm_act_of(sk, Hook::LsmConnect, socket_kind, address) {
+        connecting(sk, &act);
+    }
 }
 
 /// `socket->sk` as a BTF pointer: a plain load, which keeps its type.
 #[inline(always)]
-pub(crate) fn typed_sk(socket: *const u8) -> Option<*mut core::ffi::c_void> {
+pub(crate) fn typed_sk(socket: *const u8) -> Option<*mut c_void> {
     let at = offset!(socket_sk);
     // SAFETY: the verifier checks the load against the kernel's BTF.
-    let sk = unsafe { *socket.add(at).cast::<*mut core::ffi::c_void>() };
+    let sk = unsafe { *socket.add(at).cast::<*mut c_void>() };
     if sk.is_null() {
         return None;
     }
@@ -146,7 +156,7 @@ pub(crate) fn typed_sk(socket: *const u8) -> Option<*mut core::ffi::c_void> {
 
 /// Reads a `struct sockaddr_in` or `sockaddr_in6` in kernel memory.
 #[inline(always)]
-pub(crate) fn sockaddr(address: Kptr) -> Option<(Address, u32)> {
+fn sockaddr(address: Kptr) -> Option<(Address, u32)> {
     let family: u16 = address.read(0)?;
     let port = u32::from(u16::from_be(address.read(2)?));
     match family {

@@ -22,6 +22,14 @@
 //! | maps | [`maps`] |
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's attributes hand the context over by value"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value in place of a reference would be copied to the 512-byte stack"
+)]
 
 mod connect;
 mod file;

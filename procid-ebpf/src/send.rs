@@ -8,8 +8,7 @@
 //! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/udp.c#L1149>
 
 use aya_ebpf::{
-    bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    helpers::generated::bpf_sk_fullsock,
     macros::{btf_tracepoint, cgroup_skb, cgroup_sock_addr, lsm},
     programs::{BtfTracePointContext, LsmContext, SkBuffContext, SockAddrContext},
 };
@@ -19,9 +18,9 @@ use procid_common::socket::{
 };
 
 use crate::{
-    connect::{host_port, kind_of, sockaddr, typed_sk, user_ip6},
+    connect::{act_of, lsm_act_of, typed_sk, user_ip6},
     kernel::{Kptr, is_set, offset, setting},
-    socket::{Act, SOCK_STREAM, mapped, outcome, outcome_from_sock, sending, tag_of},
+    socket::{SOCK_STREAM, mapped, outcome, outcome_from_sock, sending, tag_of},
 };
 
 /// A cgroup program's word for "go on".
@@ -36,7 +35,9 @@ pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
         0 => [0; 16],
         v4 => mapped(v4),
     };
-    sendmsg(addr, Hook::Sendmsg4, mapped(addr.user_ip4), source);
+    if let Some((sk, act)) = act_of(addr, Hook::Sendmsg4, mapped(addr.user_ip4)) {
+        sending(sk, &act, source);
+    }
     ALLOW
 }
 
@@ -44,26 +45,10 @@ pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    sendmsg(addr, Hook::Sendmsg6, user_ip6(addr), [0; 16]);
-    ALLOW
-}
-
-#[inline(always)]
-fn sendmsg(addr: &bpf_sock_addr, hook: Hook, destination: Address, source: Address) {
-    // SAFETY: a field of the context, which the verifier rewrites.
-    let sk = unsafe { addr.__bindgen_anon_1.sk };
-    if sk.is_null() {
-        return;
+    if let Some((sk, act)) = act_of(addr, Hook::Sendmsg6, user_ip6(addr)) {
+        sending(sk, &act, [0; 16]);
     }
-    let act = Act {
-        hook,
-        destination,
-        port: host_port(addr.user_port),
-        socket: kind_of(addr),
-        // SAFETY: the helper takes the program's own context.
-        cookie: unsafe { bpf_get_socket_cookie(core::ptr::from_ref(addr).cast_mut().cast()) },
-    };
-    sending(sk.cast(), &act, source);
+    ALLOW
 }
 
 /// The LSM backend's view of an addressed datagram; see `lsm_connect`.
@@ -88,18 +73,11 @@ fn lsm_sending(socket: *const u8, message: Kptr) {
     if socket_kind.sock_type == SOCK_STREAM {
         return;
     }
-    let Some((destination, port)) = message.follow(offset!(msghdr_name)).and_then(sockaddr) else {
-        return;
-    };
-    let act = Act {
-        hook: Hook::LsmSendmsg,
-        destination,
-        port,
-        socket: socket_kind,
-        // SAFETY: a BTF pointer of the hook's own socket.
-        cookie: unsafe { bpf_get_socket_cookie(sk) },
-    };
-    sending(sk, &act, [0; 16]);
+    if let Some(address) = message.follow(offset!(msghdr_name))
+        && let Some(act) = lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address)
+    {
+        sending(sk, &act, [0; 16]);
+    }
 }
 
 /// The first packet of a flow whose source is not known yet: a datagram socket
