@@ -5,6 +5,7 @@
 //! | [`settle`] | when two sights of one inode state are sights of one content |
 //! | [`cache`] | hashes by inode state |
 //! | [`open`] | the file that ran, opened again |
+//! | [`handle`] | an inode opened by its number, without a name |
 //! | [`read`] | an open file, hashed, its state checked before and after |
 //! | [`statx`] | an inode's state as stat(2) tells it, where no hook tells it |
 //! | [`parked`] | hashes that wait for word that their image lived long enough |
@@ -15,6 +16,7 @@ use std::{io, os::fd::BorrowedFd, sync::Arc};
 use procid_common::image::{FileState, ImageId};
 
 pub mod cache;
+pub mod handle;
 pub mod open;
 pub mod parked;
 pub mod pool;

@@ -2,7 +2,8 @@
 //!
 //! First through `/proc/TGID/exe`, which leads to the inode whatever became of
 //! its name; where the process is gone or runs another file by now, by the
-//! path it had at exec, in its own mount namespace.
+//! path it had at exec, in its own mount namespace; where that namespace or
+//! the name is gone too, by the inode's number ([`handle`]).
 //!
 //! A path leads to what its owner put there since: a device whose open has
 //! effects, a FIFO that blocks, a symbolic link to either, a file of a file
@@ -24,7 +25,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Inspect, Missing, Request};
+use super::{Inspect, Missing, Request, handle};
 
 /// File systems whose content the kernel does not control: a server, a
 /// hypervisor, another host or another process answers each read, and need
@@ -85,6 +86,20 @@ impl Opener {
     ///
     /// Why it cannot be had: gone, changed or unreadable.
     pub fn open(&self, inspector: &dyn Inspect, request: &Request) -> Result<OwnedFd, Missing> {
+        match self.open_named(inspector, request) {
+            Err(Missing::Gone) => {
+                // Why a handle could not be had does not matter: it was the
+                // last resort.
+                let fd = handle::open_inode(&request.file, request.fs_magic)
+                    .map_err(|_| Missing::Gone)?;
+                unchanged(inspector, fd, &request.file)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The same, where a process or a path still leads to it.
+    fn open_named(&self, inspector: &dyn Inspect, request: &Request) -> Result<OwnedFd, Missing> {
         let running = match running_exe(request.id.tgid) {
             Ok(fd) => match compare(inspector, &fd, &request.file)? {
                 Sight::Same => return Ok(fd),
@@ -93,18 +108,14 @@ impl Opener {
             },
             Err(errno) => Some(errno),
         };
-        // What has no name, or none that the kernel side could follow, cannot
-        // be had any other way.
+        // What had no name, or none that the kernel side could follow, is not
+        // found by one.
         let named = request.flags & (flags::DELETED | flags::MEMFD) == 0;
         let Some(path) = request.path.as_deref().filter(|_| named) else {
             return Err(running.map_or(Missing::Gone, reason));
         };
         let fd = self.open_path(request.mntns, path).map_err(reason)?;
-        match compare(inspector, &fd, &request.file)? {
-            Sight::Same => Ok(fd),
-            Sight::Changed => Err(Missing::Changed),
-            Sight::Other => Err(Missing::Gone),
-        }
+        unchanged(inspector, fd, &request.file)
     }
 
     fn open_path(&self, mntns: u32, path: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -206,6 +217,15 @@ fn compare(inspector: &dyn Inspect, fd: &OwnedFd, file: &FileState) -> Result<Si
     } else {
         Sight::Other
     })
+}
+
+/// The descriptor, if it is of that file in that state.
+fn unchanged(inspector: &dyn Inspect, fd: OwnedFd, file: &FileState) -> Result<OwnedFd, Missing> {
+    match compare(inspector, &fd, file)? {
+        Sight::Same => Ok(fd),
+        Sight::Changed => Err(Missing::Changed),
+        Sight::Other => Err(Missing::Gone),
+    }
 }
 
 /// Why a file cannot be had, from the errno of the attempt.

@@ -125,7 +125,8 @@ fn request(tgid: u32, path: &Path) -> Request {
             reserved: 0,
         },
         file: state_of(path),
-        fs_magic: 0xef53,
+        // One whose inodes have no handles: those have tests of their own.
+        fs_magic: 0,
         flags: 0,
         path: Some(path.as_os_str().as_bytes().into()),
         mntns: own_mntns(),
