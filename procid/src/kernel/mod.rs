@@ -5,16 +5,16 @@
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
+//! | [`ring`] | the reading end of the ring buffer |
 //! | [`probe`] | what `procid doctor` tries |
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use aya::{
@@ -24,10 +24,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use procid_common::{event::Loss, image::flags};
-use rustix::{
-    event::{Timespec, epoll},
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
 use crate::{
@@ -46,8 +43,10 @@ pub mod btf;
 mod hooks;
 mod iterate;
 mod probe;
+mod ring;
 
 pub use probe::{Probe, probe};
+pub use ring::Ring;
 
 /// The eBPF object, built from `procid-ebpf` by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/procid-ebpf"));
@@ -462,61 +461,4 @@ fn add_args(event: &mut Event) {
         .ok()
         .filter(|bytes| !bytes.is_empty())
         .map(|bytes| crate::decode::split_args(&bytes));
-}
-
-/// The reading end of the ring buffer.
-pub struct Ring {
-    ring: RingBuf<MapData>,
-    epoll: OwnedFd,
-}
-
-impl std::fmt::Debug for Ring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").finish_non_exhaustive()
-    }
-}
-
-impl Ring {
-    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // Edge-triggered: only what the programs wake us for (a new image)
-        // ends a wait early; connections are then read in batches.
-        epoll::add(
-            &epoll,
-            &ring,
-            epoll::EventData::new_u64(0),
-            epoll::EventFlags::IN | epoll::EventFlags::ET,
-        )?;
-        Ok(Self { ring, epoll })
-    }
-
-    /// Waits for the birth of an image, at most for `timeout`. Other events may
-    /// be there without having ended the wait.
-    ///
-    /// # Errors
-    ///
-    /// Of epoll_wait(2).
-    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
-        let mut events = [epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        }];
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes the next event's bytes, in the order the kernel wrote them; false
-    /// when there is none.
-    pub fn read(&mut self, take: impl FnOnce(&[u8])) -> bool {
-        match self.ring.next() {
-            Some(item) => {
-                take(&item);
-                true
-            }
-            None => false,
-        }
-    }
 }
