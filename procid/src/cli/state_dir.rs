@@ -12,8 +12,9 @@ use rustix::fs::Access;
 use super::failure::Failure;
 
 /// Makes the directory (0700) where it is missing, and refuses one that others
-/// can look into: it says what ran on this host and who it spoke to. Parents
-/// are not made, so that a typing error makes no tree.
+/// can write to. One that others can look into draws a warning: the files in
+/// it are 0600, and a directory that somebody else chose is left as it is.
+/// Parents are not made, so that a typing error makes no tree.
 ///
 /// # Errors
 ///
@@ -39,11 +40,14 @@ pub fn prepare(path: &Path) -> Result<(), Failure> {
             there.uid()
         )));
     }
-    if there.mode() & 0o077 != 0 {
+    let mode = there.mode() & 0o7777;
+    if mode & 0o022 != 0 {
         return Err(Failure::usage(format!(
-            "--state-dir {at} is open to others (mode {:o}); 'chmod 700 {at}', or give another",
-            there.mode() & 0o7777
+            "--state-dir {at} can be written by others (mode {mode:o}); 'chmod 700 {at}', or give another"
         )));
+    }
+    if mode & 0o055 != 0 {
+        tracing::warn!("--state-dir {at} can be looked into by others (mode {mode:o})");
     }
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| failure(path, "write to", &error.into()))
@@ -90,6 +94,9 @@ mod tests {
         let failure = prepare(&path).unwrap_err();
         assert!(failure.message.contains("mode 1777"), "{failure:?}");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o1777);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        prepare(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
     }
 
     #[test]
