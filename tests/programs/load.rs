@@ -23,6 +23,11 @@ use crate::tcp::local;
 /// two of its connections have the same addresses and ports.
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
 
+/// The address that a load's connection of that number goes to.
+pub(crate) fn destination(number: u64) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST.to_bits() + (number % 0x1_0000) as u32)
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Load {
     /// Port to connect to, on many addresses of 127.0.0.0/8
@@ -119,8 +124,7 @@ impl Load {
     }
 
     fn connect(&self, number: u64) -> Result<Option<Open>> {
-        let address = Ipv4Addr::from_bits(FIRST.to_bits() + (number % 0x1_0000) as u32);
-        let to = SocketAddr::new(IpAddr::V4(address), self.port);
+        let to = SocketAddr::new(IpAddr::V4(destination(number)), self.port);
         let socket = socket_with(
             AddressFamily::INET,
             SocketType::STREAM,

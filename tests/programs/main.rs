@@ -8,6 +8,7 @@
 //! | [`memfd`] | runs itself from a file that has no name |
 //! | [`storm`] | many short-lived processes |
 //! | [`load`] | many connections of one process |
+//! | [`hold`] | as many, all open at one time |
 //! | [`bench`] | loops whose cost is measured |
 //!
 //! What was done goes to stdout, one line a fact (see
@@ -16,6 +17,7 @@
 mod bench;
 mod by;
 mod enter;
+mod hold;
 mod load;
 mod memfd;
 mod storm;
@@ -45,6 +47,8 @@ enum Program {
     Storm(storm::Storm),
     /// Connect and close, many times
     Load(load::Load),
+    /// Open many connections and keep them
+    Hold(hold::Hold),
     /// Time a loop
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -58,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         Program::Memfd(memfd) => memfd.run(),
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
+        Program::Hold(hold) => hold.run(),
         Program::Bench(bench) => bench.run(),
     }
 }

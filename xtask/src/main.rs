@@ -1,5 +1,6 @@
 //! Every developer and CI action of procid: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod cargo;
 mod debian;
@@ -34,6 +35,8 @@ enum Action {
     Test(test::Args),
     /// Run a command as root on a Debian kernel in a virtual machine
     Vm(vm::Args),
+    /// Measure what procid costs, as a Markdown page
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Action::Run(args) => run::main(&args),
         Action::Test(args) => test::main(&args),
         Action::Vm(args) => vm::main(&args),
+        Action::Bench(args) => bench::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
