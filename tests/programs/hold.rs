@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result};
 use procid_tests::truth::{Summary, boot_ns, print_line};
 use rustix::{
     net::sockopt,
-    process::{Resource, Rlimit, setrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use crate::load::destination;
 
-/// Descriptors beyond those of the connections.
+/// Descriptors beyond those of the connections, two each.
 const SPARE: u64 = 64;
 
 #[derive(Debug, clap::Args)]
@@ -28,10 +28,9 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub(crate) fn run(self) -> Result<()> {
-        let descriptors = Some(2 * self.count + SPARE);
         let limit = Rlimit {
-            current: descriptors,
-            maximum: descriptors,
+            current: Some(2 * self.count + SPARE),
+            ..getrlimit(Resource::Nofile)
         };
         setrlimit(Resource::Nofile, limit).context("cannot have that many descriptors")?;
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;

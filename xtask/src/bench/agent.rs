@@ -115,7 +115,7 @@ impl Agent {
         loop {
             thread::sleep(Duration::from_millis(250));
             let status = self.status()?;
-            if status.emitted - last.emitted < FEW {
+            if status.emitted.saturating_sub(last.emitted) < FEW {
                 return Ok(status);
             }
             ensure!(start.elapsed() < LIMIT, "procid does not catch up");

@@ -115,7 +115,7 @@ fn loss(load: &Load, rate_asked: f64) -> Verdict {
         return Verdict::NotMet;
     }
     if rate_asked < RATE || load.rate() < RATE * REACHED {
-        return Verdict::NotMeasured("the load was a smaller one");
+        return Verdict::NotMeasured("the load did not reach that rate");
     }
     Verdict::Met
 }

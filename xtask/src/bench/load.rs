@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::net::Shutdown;
+use rustix::{
+    net::Shutdown,
+    process::{Resource, getrlimit},
+};
 use serde_json::Value;
 
 use super::{
@@ -23,6 +26,10 @@ use crate::process;
 
 /// Pending connections: a full backlog would make connects wait a second.
 const BACKLOG: i32 = 4096;
+
+/// Descriptors that a holder needs beyond those of its connections, two each;
+/// the test program asks for as many.
+const SPARE: u64 = 64;
 
 /// An agent under a steady load.
 #[derive(Clone, Debug)]
@@ -52,7 +59,7 @@ impl Load {
         self.connections as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Microseconds; not a number without records.
+    /// Microseconds.
     pub(crate) fn cpu_a_record(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.records as f64
     }
@@ -93,8 +100,8 @@ pub(crate) fn load(programs: &Programs, cgroup: &Cgroup, args: &Args) -> Result<
     let load = Load {
         connections: sum.connections,
         elapsed: sum.elapsed,
-        records: settled.emitted - status.emitted,
-        lost: settled.lost - status.lost,
+        records: settled.emitted.saturating_sub(status.emitted),
+        lost: settled.lost.saturating_sub(status.lost),
         cpu: proc::cpu_time(agent.pid())?.saturating_sub(cpu),
         idle,
         after: Memory::of(agent.pid())?,
@@ -102,10 +109,13 @@ pub(crate) fn load(programs: &Programs, cgroup: &Cgroup, args: &Args) -> Result<
         status,
     };
     agent.stop()?;
+    ensure!(load.records > 0, "procid recorded nothing of the load");
     Ok(load)
 }
 
-/// Opens `count` connections beside a new agent, and keeps them.
+/// Opens `count` connections beside a new agent, and keeps them. A process holds
+/// as many as the limit of its descriptors allows, which not every root may
+/// raise.
 ///
 /// # Errors
 ///
@@ -113,18 +123,29 @@ pub(crate) fn load(programs: &Programs, cgroup: &Cgroup, args: &Args) -> Result<
 pub(crate) fn live(programs: &Programs, cgroup: &Cgroup, count: u32) -> Result<Live> {
     eprintln!("{count} live connections");
     let agent = Agent::start(&programs.procid, cgroup)?;
-    let mut command = Command::new(&programs.testprog);
-    command.args(["hold", "--count", &count.to_string()]);
-    cgroup.holds(&mut command)?;
-    let holder = Holder::start(&mut command)?;
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let holders: Vec<_> = shares(count, descriptors.saturating_sub(SPARE) / 2)
+        .map(|share| {
+            let mut command = Command::new(&programs.testprog);
+            command.args(["hold", "--count", &share.to_string()]);
+            cgroup.holds(&mut command)?;
+            Holder::start(&mut command)
+        })
+        .collect::<Result<_>>()?;
     let settled = agent.settled()?;
     let live = Live {
         connections: settled.connections,
         memory: Memory::of(agent.pid())?,
     };
-    holder.end()?;
+    holders.into_iter().try_for_each(Holder::end)?;
     agent.stop()?;
     Ok(live)
+}
+
+/// `count` in parts of at most `most`, which is taken for 1 if it is 0.
+fn shares(count: u32, most: u64) -> impl Iterator<Item = u64> {
+    let (count, most) = (u64::from(count), most.max(1));
+    (0..count.div_ceil(most)).map(move |part| most.min(count - part * most))
 }
 
 /// The test program's last line.
@@ -236,6 +257,18 @@ mod tests {
         assert_eq!(sum.unwrap(), expected);
         Sum::parse(r#"{"pid":7,"attempts":3,"failures":1,"elapsed":2}"#).unwrap_err();
         Sum::parse("").unwrap_err();
+    }
+
+    #[test]
+    fn shares_add_up_and_none_is_too_large() {
+        for (count, most, parts) in [
+            (10, 4, vec![4, 4, 2]),
+            (8, 4, vec![4, 4]),
+            (3, u64::MAX, vec![3]),
+            (2, 0, vec![1, 1]),
+        ] {
+            assert_eq!(shares(count, most).collect::<Vec<_>>(), parts);
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// Of that, the process' own: heap and stacks.
     pub(crate) anonymous: u64,
-    /// Of that, pages of files: the executable and its libraries.
+    /// Of that, pages of files and of the ring, which is mapped: the kernel
+    /// counts both as one.
     pub(crate) file: u64,
 }
 
