@@ -202,7 +202,8 @@ impl Outcome {
 }
 
 /// [`crate::event::kind::CLOSE`]: a connection, or a datagram socket with all
-/// its flows, has ended.
+/// its flows, has ended. A named flow from [`Hook::SockRelease`] has lost its
+/// last descriptor: TCP itself goes on until its state is CLOSE.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Close {

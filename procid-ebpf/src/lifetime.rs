@@ -75,7 +75,7 @@ pub(crate) fn lsm_free(ctx: LsmContext) -> i32 {
     let cookie = address.sock_cookie();
     if is_set(setting::LSM_RECORDS) && inet && cookie != 0 && address.sock_protocol() != IPPROTO_TCP
     {
-        closed(cookie, Hook::LsmFree);
+        closed(cookie, 0, Hook::LsmFree);
     }
     0
 }
@@ -94,7 +94,7 @@ fn release(sk: *mut core::ffi::c_void) {
         // Older than the hooks: the snapshot may know it by its cookie.
         let cookie = address.sock_cookie();
         if !tcp && cookie != 0 {
-            closed(cookie, Hook::SockRelease);
+            closed(cookie, 0, Hook::SockRelease);
         }
         return;
     };
@@ -111,18 +111,22 @@ fn release(sk: *mut core::ffi::c_void) {
         }
     }
     if !tcp {
-        closed(tag.cookie, Hook::SockRelease);
+        closed(tag.cookie, 0, Hook::SockRelease);
+    } else if tag.flags & PENDING == 0 {
+        // Only its descriptors have ended: the reader waits for the state
+        // change, and falls back on this where none was seen.
+        closed(tag.cookie, tag.flow, Hook::SockRelease);
     }
 }
 
-/// Every flow of the socket has ended.
+/// A flow of the socket has ended; 0: every one.
 #[inline(always)]
-fn closed(cookie: u64, hook: Hook) {
+fn closed(cookie: u64, flow: u32, hook: Hook) {
     emit(
         &Close {
             header: header::<Close>(kind::CLOSE),
             cookie,
-            flow: 0,
+            flow,
             hook: hook as u32,
         },
         Loss::RingConnection,

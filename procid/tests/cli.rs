@@ -213,9 +213,9 @@ fn run_refuses_what_it_cannot_use() {
     fs::remove_file(&state).unwrap();
 
     fs::create_dir(&state).unwrap();
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
     let refused = refused_run(&state, &socket);
-    assert_fails(&refused, 2, "is open to others (mode 755)");
+    assert_fails(&refused, 2, "can be written by others (mode 777)");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
 
     let other = UnixListener::bind(&socket).unwrap();

@@ -57,6 +57,9 @@ pub struct Connection {
     pub started_ns: u64,
     /// Kernel time of the end; of a failed attempt, that of its failure.
     pub ended_ns: Option<NonZero<u64>>,
+    /// Kernel time at which the last descriptor of the socket was closed. An
+    /// end at just this time is the fallback for one that was not seen.
+    pub released_ns: Option<NonZero<u64>>,
     /// `event.sequence` of the record that told of the act.
     pub sequence: Option<NonZero<u64>>,
     pub outcome: Outcome,
@@ -110,6 +113,7 @@ impl Connection {
             destination: attempt.destination,
             started_ns: attempt.header.boot_ns,
             ended_ns: None,
+            released_ns: None,
             sequence: None,
             outcome: Outcome::Pending,
             flags: attempt.flags,
@@ -143,6 +147,7 @@ impl Connection {
             destination: row.destination,
             started_ns: row.header.boot_ns,
             ended_ns: None,
+            released_ns: None,
             sequence: None,
             outcome: Outcome::Found,
             flags: 0,

@@ -20,7 +20,7 @@ use std::{
 
 use procid_common::{
     image::ImageId,
-    socket::{self, Attempt, Close, SocketRow},
+    socket::{self, Attempt, Close, Hook, SocketRow},
 };
 
 pub mod connection;
@@ -35,6 +35,11 @@ pub use connection::{Connection, Key, Outcome, Role};
 pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
 /// How long ended flows are kept.
 pub const KEEP_CLOSED_NS: u64 = 600_000_000_000;
+/// How long TCP is waited for after the last descriptor of its socket was
+/// closed: longer than it stays in FIN_WAIT2 (`tcp_fin_timeout`, 60 s).
+pub const RELEASED_MAX_NS: u64 = 90_000_000_000;
+/// How often is looked for those that waited too long.
+const RELEASED_LOOK_NS: u64 = 30_000_000_000;
 /// Open and ended flows together, as long as fewer than this are open.
 pub const RETAINED_MAX: usize = 60_000;
 /// Most open flows.
@@ -70,6 +75,7 @@ pub struct Connections {
     open_max: usize,
     since_ns: u64,
     evicted: u64,
+    released_due_ns: u64,
 }
 
 impl Default for Connections {
@@ -90,6 +96,7 @@ impl Connections {
             open_max,
             since_ns: 0,
             evicted: 0,
+            released_due_ns: 0,
         }
     }
 
@@ -172,6 +179,14 @@ impl Connections {
             cookie: event.cookie,
             flow: event.flow,
         };
+        if event.flow != 0 && event.hook == Hook::SockRelease as u32 {
+            if let Some(connection) = self.map.get_mut(&named)
+                && connection.ended_ns.is_none()
+            {
+                connection.released_ns = NonZero::new(at_ns);
+            }
+            return;
+        }
         let keys: Vec<Key> = if event.flow == 0 {
             self.flows(event.cookie).map(|(key, _)| *key).collect()
         } else if self.map.contains_key(&named) {
@@ -205,6 +220,10 @@ impl Connections {
             self.undecided.pop_front();
             self.give_up(key, due_ns);
         }
+        if now_ns >= self.released_due_ns {
+            self.released_due_ns = now_ns.saturating_add(RELEASED_LOOK_NS);
+            self.end_released(now_ns.saturating_sub(RELEASED_MAX_NS));
+        }
         let before = now_ns.saturating_sub(KEEP_CLOSED_NS);
         while let Some(&(ended_ns, _)) = self.closed.front()
             && ended_ns < before
@@ -213,10 +232,29 @@ impl Connections {
         }
     }
 
-    /// Tells every attempt that has no outcome yet as unknown.
+    /// Tells every attempt that has no outcome yet as unknown, and what is
+    /// known to be over as ended.
     pub fn give_up_waiting(&mut self) {
         while let Some((due_ns, key)) = self.undecided.pop_front() {
             self.give_up(key, due_ns);
+        }
+        self.end_released(u64::MAX);
+    }
+
+    /// Ends the flows whose last descriptor was closed before this time, and
+    /// whose end was not seen: the kernel does not run a program inside itself,
+    /// nor wherever else it sees fit.
+    fn end_released(&mut self, before_ns: u64) {
+        let over: Vec<(Key, u64)> = self
+            .map
+            .iter()
+            .filter(|(_, connection)| connection.ended_ns.is_none())
+            .filter_map(|(key, connection)| Some((*key, connection.released_ns?.get())))
+            .filter(|(_, released_ns)| *released_ns < before_ns)
+            .collect();
+        for (key, released_ns) in over {
+            self.end(key, released_ns);
+            self.news.push_back(News::Closed(key));
         }
     }
 

@@ -108,6 +108,40 @@ fn the_end_of_a_datagram_socket_ends_its_flows_and_no_other() {
 }
 
 #[test]
+fn a_released_socket_ends_with_its_state_or_at_last_with_its_release() {
+    let release = |at_ns| Close {
+        hook: Hook::SockRelease as u32,
+        ..close(9, 1, at_ns)
+    };
+    let begun = || {
+        let mut connections = Connections::default();
+        connections.attempt(&attempt(9, 1, 0));
+        connections.outcome(&outcome(9, 1, MS, 0));
+        connections.close(&release(2 * MS));
+        assert_eq!(news(&mut connections), ["opened 9.1"]);
+        connections
+    };
+    let ended = |connections: &Connections| connections.get(&KEY).unwrap().ended_ns.unwrap().get();
+    let mut connections = begun();
+    connections.close(&close(9, 1, 3 * MS));
+    assert_eq!(news(&mut connections), ["closed 9.1"]);
+    assert_eq!(ended(&connections), 3 * MS);
+    connections.give_up_waiting();
+    assert_eq!(news(&mut connections), [""; 0], "told twice");
+
+    let mut connections = begun();
+    connections.tick(RELEASED_MAX_NS);
+    assert_eq!(news(&mut connections), [""; 0], "TCP may go on");
+    connections.tick(RELEASED_MAX_NS + RELEASED_LOOK_NS + 3 * MS);
+    assert_eq!(news(&mut connections), ["closed 9.1"]);
+    assert_eq!(ended(&connections), 2 * MS);
+
+    let mut connections = begun();
+    connections.give_up_waiting();
+    assert_eq!(news(&mut connections), ["closed 9.1"]);
+}
+
+#[test]
 fn a_socket_found_open_is_told_once_and_closes_by_any_count() {
     for flow in [0, 1] {
         let mut connections = Connections::default();

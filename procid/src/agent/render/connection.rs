@@ -61,6 +61,10 @@ impl Renderer<'_> {
             && let Some(ended_ns) = ended_ns
         {
             self.put_times(event, &mut procid, connection, ended_ns);
+            if connection.released_ns == connection.ended_ns {
+                let reason = "its last state change was not seen: this is when its last descriptor was closed";
+                absent(&mut procid, "event.end", reason);
+            }
         }
         if let Some(event) = &mut record.event
             && telling == Telling::Answer
