@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use procid_tests::{
     listener,
-    records::{file_of, text},
+    records::{Records, file_of, text},
     scratch::Image,
     stage::Stage,
     truth::{Act, FileId},
@@ -71,9 +71,10 @@ fn ten_thousand_processes() {
         let key = key_of(act);
         let record = match told.remove(&key).as_deref() {
             Some(&[record]) => record,
-            other => panic!("{act:?}: {other:#?}"),
+            _ => panic!("not one: {}", all_of(&records, act)),
         };
-        assert_eq!(closes.get(&key).map(Vec::len), Some(1), "closes of {act:?}");
+        let ends = closes.get(&key).map_or(0, Vec::len);
+        assert_eq!(ends, 1, "{}", all_of(&records, act));
         let image = by_file[&act.actor.exe];
         assert_eq!(file_of(record), act.actor.exe, "{record}");
         let port = act.destination.port().to_string();
@@ -95,6 +96,19 @@ fn ten_thousand_processes() {
         assert!(entities.insert(entity), "two connections of one image");
     }
     assert!(told.is_empty(), "connections that nobody made: {told:#?}");
+}
+
+/// All that was told of an act's process or port, to explain a failure.
+fn all_of(records: &Records, act: &Act) -> String {
+    let mut told = format!("{act:?}");
+    let (pid, port) = key_of(act);
+    for record in records.all() {
+        if text(record, "/process/pid") == pid || text(record, "/source/port") == port {
+            told.push('\n');
+            told.push_str(&record.to_string());
+        }
+    }
+    told
 }
 
 /// The pid and the source port of a connection.

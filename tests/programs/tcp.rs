@@ -3,6 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -31,6 +32,9 @@ pub(crate) struct Connect {
     /// Connections to each
     #[arg(long, default_value_t = 1)]
     count: u32,
+    /// Close by a reset, which leaves nothing for the kernel to do later
+    #[arg(long)]
+    reset: bool,
     /// Do not wait inside connect(2)
     #[arg(long)]
     nonblocking: bool,
@@ -62,6 +66,9 @@ impl Connect {
         let mut flags = SocketFlags::CLOEXEC;
         flags.set(SocketFlags::NONBLOCK, self.nonblocking);
         let socket = socket_with(family(to), SocketType::STREAM, flags, None)?;
+        if self.reset {
+            sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        }
         let mut source = None;
         if let Some(from) = self.from {
             bind(&socket, &from)?;
