@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`truth`] | what a test program did, told by itself |
+//! | [`way`] | the same of every way out, socket by socket |
 //! | [`listener`] | the other end of its connections |
 //! | [`program`] | runs of the test program |
 //! | [`scratch`] | the files that are run |
@@ -21,3 +22,4 @@ pub mod records;
 pub mod scratch;
 pub mod stage;
 pub mod truth;
+pub mod way;
