@@ -27,10 +27,17 @@ pub mod kind {
     pub const ATTEMPT: u32 = 0x201;
     pub const OUTCOME: u32 = 0x202;
     pub const CLOSE: u32 = 0x203;
+    /// An image has used a socket for the first time.
+    pub const USE: u32 = 0x204;
+    pub const ACCEPT: u32 = 0x205;
+    /// The address on the wire is not the one asked for.
+    pub const WIRE: u32 = 0x206;
     /// Row of the file iterator: a socket and a process that holds it.
     pub const SOCKET_ROW: u32 = 0x210;
     /// Row of the file iterator: the inode state behind one descriptor.
     pub const FILE_ROW: u32 = 0x211;
+    /// Row of the socket storage iterator: bytes so far.
+    pub const COUNTS_ROW: u32 = 0x212;
 }
 
 /// Why something was not recorded: index into the per-CPU array `LOSSES`.
@@ -51,10 +58,13 @@ pub enum Loss {
     Unreadable = 5,
     /// The map of connects in progress refused an entry.
     ConnectsFull = 6,
+    /// The map of sends and receives under way refused an entry: its bytes
+    /// are in no flow.
+    ActsFull = 7,
 }
 
 impl Loss {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RingProcess,
         Self::RingConnection,
         Self::ImagesFull,
@@ -62,6 +72,7 @@ impl Loss {
         Self::DestinationsFull,
         Self::Unreadable,
         Self::ConnectsFull,
+        Self::ActsFull,
     ];
 
     /// The cause as records and `procid status` print it.
@@ -74,6 +85,7 @@ impl Loss {
             Self::DestinationsFull => "destinations-full",
             Self::Unreadable => "kernel-field-unreadable",
             Self::ConnectsFull => "connects-full",
+            Self::ActsFull => "acts-full",
         }
     }
 }

@@ -158,9 +158,26 @@ offsets! {
     sock_err: Required "sock" ["sk_err"];
     sock_kern: Bit "sock" ["sk_kern_sock"];
     inet_sport: Required "inet_sock" ["inet_sport"];
+    sock_flags: Required "sock" ["__sk_common.skc_flags"];
+    sock_socket: Required "sock" ["sk_socket"];
     tcp_is_mptcp: Optional "tcp_sock" ["is_mptcp"];
+    tcp_bytes_sent: Required "tcp_sock" ["bytes_sent"];
+    tcp_bytes_retrans: Required "tcp_sock" ["bytes_retrans"];
+    tcp_bytes_received: Required "tcp_sock" ["bytes_received"];
+    mptcp_first: Optional "mptcp_sock" ["first"];
+    mptcp_bytes_sent: Optional "mptcp_sock" ["bytes_sent"];
+    mptcp_bytes_received: Optional "mptcp_sock" ["bytes_received"];
+
+    task_files: Required "task_struct" ["files"];
+    files_fdt: Required "files_struct" ["fdt"];
+    fdtable_max: Required "fdtable" ["max_fds"];
+    fdtable_fd: Required "fdtable" ["fd"];
+    file_private: Required "file" ["private_data"];
 
     socket_sk: Required "socket" ["sk"];
     socket_state: Required "socket" ["state"];
+    socket_file: Required "socket" ["file"];
+    socket_alloc_inode: Required "socket_alloc" ["vfs_inode"];
     msghdr_name: Required "msghdr" ["msg_name"];
+    msghdr_flags: Required "msghdr" ["msg_flags"];
 }

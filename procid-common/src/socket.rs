@@ -32,10 +32,14 @@ pub enum Hook {
     Egress = 23,
     SockRelease = 24,
     Retransmit = 25,
+    ReceiveLength = 26,
+    SysExitAccept = 27,
+    LsmGraft = 28,
+    Redial = 29,
 }
 
 impl Hook {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Connect4,
         Self::Connect6,
         Self::Sendmsg4,
@@ -49,6 +53,10 @@ impl Hook {
         Self::Egress,
         Self::SockRelease,
         Self::Retransmit,
+        Self::ReceiveLength,
+        Self::SysExitAccept,
+        Self::LsmGraft,
+        Self::Redial,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -66,11 +74,15 @@ impl Hook {
             Self::Egress => "cgroup_skb/egress",
             Self::SockRelease => "cgroup/sock_release",
             Self::Retransmit => "tp_btf/tcp_retransmit_skb",
+            Self::ReceiveLength => "tp_btf/sock_recv_length",
+            Self::SysExitAccept => "tracepoint/sys_exit_accept",
+            Self::LsmGraft => "lsm/sock_graft",
+            Self::Redial => "cgroup/connect",
         }
     }
 }
 
-/// Bits of [`Attempt::flags`] and [`SocketTag::flags`].
+/// Bits of [`Attempt::flags`], [`SocketTag::flags`] and [`Counts::flags`].
 pub mod flags {
     /// No process ever created this socket: the kernel owns its traffic.
     pub const KERNEL: u32 = 1 << 0;
@@ -78,15 +90,38 @@ pub mod flags {
     pub const CREATOR_UNSEEN: u32 = 1 << 1;
     /// The acting task is an io_uring worker of the process named.
     pub const IO_WORKER: u32 = 1 << 2;
-    /// An attempt on this flow has no outcome yet (tag only).
+    /// The newest connect, or the first datagram of `primary`, has no outcome
+    /// yet (tag only).
     pub const PENDING: u32 = 1 << 3;
-    /// The pending attempt is a datagram whose source is not known yet (tag only).
+    /// A datagram is on its way whose flow has no source yet (tag only).
     pub const PENDING_SOURCE: u32 = 1 << 4;
     /// The acting task is a kernel thread.
     pub const KTHREAD: u32 = 1 << 5;
     /// A datagram (`send`), not a connection attempt (`connect`).
     pub const SEND: u32 = 1 << 6;
+    /// Flow `primary` is a connection: sends without an address are its (tag only).
+    pub const CONNECTED: u32 = 1 << 7;
+    /// The socket came from accept(2).
+    pub const ACCEPTED: u32 = 1 << 8;
+    /// A further subflow of an MPTCP connection.
+    pub const SUBFLOW: u32 = 1 << 9;
+    /// Packets of more than one peer have reached the socket (tag only).
+    pub const MANY_PEERS: u32 = 1 << 10;
+    /// What was sent is not counted, or was not from the beginning.
+    pub const SENT_UNKNOWN: u32 = 1 << 11;
+    /// What was received is not counted, not from the beginning, or came from
+    /// one of several peers and nobody asked from whom.
+    pub const RECEIVED_UNKNOWN: u32 = 1 << 12;
+    /// The socket has more datagram destinations than are kept for one socket
+    /// (tag only).
+    pub const SCANNER: u32 = 1 << 13;
+    /// Some thread has used the socket for a flow other than `primary` (tag only).
+    pub const OTHERS: u32 = 1 << 14;
 }
+
+/// Datagram destinations of one socket that are kept apart from those of all
+/// other sockets; one with more (a scan) competes with other scanners only.
+pub const DESTINATIONS_PER_SOCKET: u32 = 4_096;
 
 /// Kept in socket storage from the socket's creation to its end.
 #[repr(C)]
@@ -96,25 +131,64 @@ pub struct SocketTag {
     pub creator: ImageId,
     /// The image of the newest connect.
     pub connector: ImageId,
+    /// The image that used the socket last, and is known to the reader as one
+    /// of its users.
+    pub user: ImageId,
     pub cookie: u64,
-    /// Destination of the newest flow, and of the attempt that is pending.
+    /// Destination of flow `primary`, as asked for.
     pub destination: Address,
+    /// Destination of flow `redial`.
+    pub redial_destination: Address,
+    /// The only peer whose packets have reached the socket so far.
+    pub peer: Address,
+    /// The thread (`pid_tgid`) that is inside a send on `primary`; 0: none.
+    pub sender: u64,
+    /// The thread that is inside a receive on `primary`; 0: none.
+    pub receiver: u64,
+    /// Payload bytes of flow `primary`; of TCP the kernel keeps them itself.
+    pub sent: u64,
+    pub received: u64,
+    /// Connects and new datagram destinations so far; 0: none yet.
+    pub flow: u64,
     /// Port of `destination`, host order.
     pub port: u32,
-    /// Connects and new datagram destinations so far; 0: none yet.
-    pub flow: u32,
+    pub redial_port: u32,
+    pub peer_port: u32,
     /// Bits of [`flags`].
     pub flags: u32,
     /// Inode of the socket's network namespace.
     pub netns: u32,
-    pub source: Address,
-    pub source_port: u32,
+    /// The flow whose bytes are counted here: the connected one, else the
+    /// first; those of others are in the map of destinations.
+    pub primary: u32,
+    /// A connect of a datagram socket that may have failed: whether it is the
+    /// new `primary`, the socket's own destination tells. 0: none.
+    pub redial: u32,
+    /// Datagram destinations so far.
+    pub destinations: u32,
+    /// The flow whose destination on the wire was told.
+    pub wired: u32,
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<SocketTag>() == 112);
+const _: () = assert!(size_of::<SocketTag>() == 208);
 
-/// Names one socket's datagrams to one destination (map `DESTINATIONS`).
+/// The kernel side's own account of a datagram destination.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DestinationState {
+    /// Payload bytes.
+    pub sent: u64,
+    pub received: u64,
+    pub flow: u32,
+    /// 1: its first datagram has no outcome yet.
+    pub pending: u32,
+}
+
+const _: () = assert!(size_of::<DestinationState>() == 24);
+
+/// Names one socket's datagrams to one destination (maps `DESTINATIONS` and
+/// `SCANS`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct DestinationKey {
@@ -145,6 +219,10 @@ const _: () = assert!(size_of::<SocketKind>() == 8);
 
 /// [`crate::event::kind::ATTEMPT`]: an image is about to connect, or to send a
 /// datagram to a destination that is new to the socket.
+///
+/// [`crate::event::kind::USE`]: an image has sent on a socket that another one
+/// opened. [`crate::event::kind::ACCEPT`]: an image has accepted a connection;
+/// its `source` is the socket's own end, its `destination` the peer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Attempt {
@@ -177,6 +255,9 @@ pub struct Attempt {
 const _: () = assert!(size_of::<Attempt>() == 200);
 
 /// [`crate::event::kind::OUTCOME`]: what became of an attempt.
+///
+/// [`crate::event::kind::WIRE`]: its packets are addressed to another host than
+/// was asked for (source routing): `source` is that address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Outcome {
@@ -201,9 +282,28 @@ impl Outcome {
     pub const ABANDONED: i32 = -2;
 }
 
+/// Payload bytes of one flow so far.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Counts {
+    pub sent: u64,
+    pub received: u64,
+    /// The flow counted; of the other flows of the socket, the map of
+    /// destinations knows.
+    pub flow: u32,
+    /// Bits of [`flags`]: what of this is not known.
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Counts>() == 24);
+
 /// [`crate::event::kind::CLOSE`]: a connection, or a datagram socket with all
 /// its flows, has ended. A named flow from [`Hook::SockRelease`] has lost its
 /// last descriptor: TCP itself goes on until its state is CLOSE.
+///
+/// [`crate::event::kind::COUNTS_ROW`]: what a socket that lives on has counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Close {
@@ -213,9 +313,10 @@ pub struct Close {
     pub flow: u32,
     /// A [`Hook`].
     pub hook: u32,
+    pub counts: Counts,
 }
 
-const _: () = assert!(size_of::<Close>() == 32);
+const _: () = assert!(size_of::<Close>() == 56);
 
 /// [`crate::event::kind::SOCKET_ROW`]: a socket, and an image that holds a
 /// descriptor of it.

@@ -18,9 +18,14 @@ use aya_ebpf::{
 use procid_common::socket::{Address, Hook, SocketKind};
 
 use crate::{
+    attempt::{Act, connecting, tell},
     kernel::{Kptr, is_set, offset, setting},
     maps::CONNECTS,
-    socket::{AF_INET, AF_INET6, Act, SOCK_STREAM, connecting, from_words, mapped, tell},
+    socket::{
+        AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM,
+        from_words, mapped,
+    },
+    tag::{is_stream, process_side},
 };
 
 /// A cgroup program's word for "go on".
@@ -30,9 +35,7 @@ const ALLOW: i32 = 1;
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    if let Some((sk, act)) = act_of(addr, Hook::Connect4, mapped(addr.user_ip4)) {
-        connecting(sk, &act);
-    }
+    connect(addr, Hook::Connect4, mapped(addr.user_ip4));
     ALLOW
 }
 
@@ -40,10 +43,25 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    if let Some((sk, act)) = act_of(addr, Hook::Connect6, user_ip6(addr)) {
-        connecting(sk, &act);
-    }
+    connect(addr, Hook::Connect6, user_ip6(addr));
     ALLOW
+}
+
+/// An MPTCP socket connects through a subflow, a socket of the kernel's own:
+/// the act is one of the socket that the process holds.
+#[inline(always)]
+fn connect(addr: &bpf_sock_addr, hook: Hook, destination: Address) {
+    let Some((sk, mut act)) = act_of(addr, hook, destination) else {
+        return;
+    };
+    let is_subflow = Kptr::of(sk).sock_is_subflow();
+    let whole = process_side(sk, is_subflow);
+    if is_subflow {
+        let whole = Kptr::of(whole);
+        act.cookie = whole.sock_cookie();
+        act.socket = whole.sock_kind();
+    }
+    connecting(whole, &act);
 }
 
 /// The verifier wants each word of the context read by itself.
@@ -93,7 +111,10 @@ pub(crate) fn lsm_act_of(
     socket: SocketKind,
     address: Kptr,
 ) -> Option<Act> {
-    let (destination, port) = sockaddr(address)?;
+    let (destination, mut port) = sockaddr(address)?;
+    if socket.sock_type == SOCK_RAW || matches!(socket.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+        port = 0; // these protocols have none
+    }
     Some(Act {
         hook,
         destination,
@@ -104,21 +125,28 @@ pub(crate) fn lsm_act_of(
     })
 }
 
-/// The LSM backend's view of connect: used for records only where no cgroup
-/// hook is attached, since it does not see Fast Open and sees an io_uring
-/// connect twice.
+/// The LSM backend's view of connect. Where cgroup hooks are attached too it
+/// tells only of sockets whose connect passes none of them: it does not see
+/// Fast Open, and sees an io_uring connect twice.
 #[lsm(hook = "socket_connect")]
 pub(crate) fn lsm_connect(ctx: LsmContext) -> i32 {
     let before: i32 = ctx.arg(3);
     if before != 0 {
         return before;
     }
-    if is_set(setting::LSM_RECORDS) {
-        let socket: *const u8 = ctx.arg(0);
-        let address: *const u8 = ctx.arg(1);
-        lsm_connecting(socket, Kptr::of(address));
-    }
+    let socket: *const u8 = ctx.arg(0);
+    let address: *const u8 = ctx.arg(1);
+    lsm_connecting(socket, Kptr::of(address));
     0
+}
+
+/// Whether the LSM hooks tell of this socket's acts.
+#[inline(always)]
+pub(crate) fn lsm_tells(socket: SocketKind) -> bool {
+    is_set(setting::LSM_RECORDS)
+        || socket.sock_type == SOCK_RAW
+        || !(is_stream(socket.protocol)
+            || matches!(socket.protocol, IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6))
 }
 
 /// `SS_UNCONNECTED`; in any other state this is a second look at a connect in
@@ -127,9 +155,14 @@ const SS_UNCONNECTED: u32 = 1;
 
 #[inline(always)]
 fn lsm_connecting(socket: *const u8, address: Kptr) {
-    let Some(sk) = typed_sk(socket) else { return };
+    let Some(sk) = internet_sk(socket) else {
+        return;
+    };
     let at = Kptr::of(sk);
     let socket_kind = at.sock_kind();
+    if !lsm_tells(socket_kind) {
+        return;
+    }
     let state: u32 = Kptr::of(socket).read(offset!(socket_state)).unwrap_or(0);
     if socket_kind.sock_type == SOCK_STREAM && state != SS_UNCONNECTED {
         return;
@@ -145,9 +178,13 @@ pub(crate) fn typed_sk(socket: *const u8) -> Option<*mut c_void> {
     let at = offset!(socket_sk);
     // SAFETY: the verifier checks the load against the kernel's BTF.
     let sk = unsafe { *socket.add(at).cast::<*mut c_void>() };
-    if sk.is_null() {
-        return None;
-    }
+    if sk.is_null() { None } else { Some(sk) }
+}
+
+/// The same of an internet socket; `None` for others.
+#[inline(always)]
+pub(crate) fn internet_sk(socket: *const u8) -> Option<*mut c_void> {
+    let sk = typed_sk(socket)?;
     match Kptr::of(sk).sock_family() {
         AF_INET | AF_INET6 => Some(sk),
         _ => None,

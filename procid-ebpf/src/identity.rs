@@ -36,6 +36,14 @@ pub(crate) fn task_flags(task: Kptr) -> u32 {
     task.read(offset!(task_flags)).unwrap_or(0)
 }
 
+/// A task as `bpf_get_current_pid_tgid` has it, for programs without that helper.
+#[inline(always)]
+pub(crate) fn current_thread_of(task: Kptr) -> u64 {
+    let tgid: u32 = task.read(offset!(task_tgid)).unwrap_or(0);
+    let pid: u32 = task.read(offset!(task_pid)).unwrap_or(0);
+    u64::from(tgid) << 32 | u64::from(pid)
+}
+
 #[inline(always)]
 fn fill_credentials(task: Kptr, creds: &mut Credentials) -> Option<()> {
     let cred = task.follow(offset!(task_cred))?;

@@ -10,16 +10,18 @@ use aya_ebpf::helpers::generated::{
 use procid_common::{
     event::{Header, kind},
     image::{FileState, ImageId, ImageRecord, flags},
-    socket::{FileRow, SocketRow},
+    socket::{Close, FileRow, SocketRow, SocketTag},
 };
 
 use crate::{
-    connect::typed_sk,
+    connect::internet_sk,
     file::facts_of,
     identity::image_of,
     kernel::{Kptr, offset},
     maps::{ExecScratch, IMAGES, TASK_SCRATCH},
     process::describe,
+    socket::counts,
+    tag::tag_found,
 };
 
 /// `struct bpf_iter__task`: the pointers are BTF pointers or null.
@@ -133,11 +135,17 @@ pub(crate) extern "C" fn iterate_sockets(ctx: *const TaskFileContext) -> i32 {
     if socket.is_null() {
         return 0;
     }
-    let Some(sk) = typed_sk(socket) else { return 0 };
+    let Some(sk) = internet_sk(socket) else {
+        return 0;
+    };
     let Some(image) = image_of(Kptr::of(ctx.task)) else {
         return 0;
     };
     let at = Kptr::of(sk);
+    // SAFETY: a BTF pointer; the helper gives the socket a cookie where it
+    // has none yet, so that its close will be recognised.
+    let cookie = unsafe { bpf_get_socket_cookie(sk) };
+    tag_found(sk, cookie);
     let (destination, destination_port) = at.sock_destination();
     let (source, source_port) = at.sock_source();
     let inode = Kptr::of(ctx.file)
@@ -147,9 +155,7 @@ pub(crate) extern "C" fn iterate_sockets(ctx: *const TaskFileContext) -> i32 {
     let row = SocketRow {
         header: row_header::<SocketRow>(kind::SOCKET_ROW),
         image,
-        // SAFETY: a BTF pointer; the helper gives the socket a cookie where it
-        // has none yet, so that its close will be recognised.
-        cookie: unsafe { bpf_get_socket_cookie(sk) },
+        cookie,
         socket: at.sock_kind(),
         destination,
         source,
@@ -162,6 +168,40 @@ pub(crate) extern "C" fn iterate_sockets(ctx: *const TaskFileContext) -> i32 {
         reserved: 0,
     };
     write(ctx.meta, (&raw const row).cast(), size_of::<SocketRow>());
+    0
+}
+
+/// `struct bpf_iter__bpf_sk_storage_map`.
+#[repr(C)]
+pub(crate) struct StorageContext {
+    meta: *const *mut c_void,
+    map: *const c_void,
+    sk: *mut c_void,
+    value: *const SocketTag,
+}
+
+/// What every socket that has a tag has sent and received so far.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+pub(crate) extern "C" fn iterate_counts(ctx: *const StorageContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    // SAFETY: a field of the context. The verifier remembers of a register that
+    // it is not null, not of the field: hence one read.
+    let sk = unsafe { core::ptr::read_volatile(&raw const ctx.sk) };
+    if sk.is_null() || ctx.value.is_null() {
+        return 0;
+    }
+    // SAFETY: not null; a tag, which lives as long as the iterator is at it.
+    let tag = unsafe { &*ctx.value };
+    let row = Close {
+        header: row_header::<Close>(kind::COUNTS_ROW),
+        cookie: tag.cookie,
+        flow: tag.primary,
+        hook: 0,
+        counts: counts(Kptr(sk as u64), tag),
+    };
+    write(ctx.meta, (&raw const row).cast(), size_of::<Close>());
     0
 }
 

@@ -21,15 +21,27 @@ pub(crate) mod setting {
 #[unsafe(no_mangle)]
 pub(crate) static SETTINGS: u32 = 0;
 
+/// The cgroup that is watched and its depth; 0: the whole host is.
+#[unsafe(no_mangle)]
+pub(crate) static WATCHED_CGROUP: u64 = 0;
+#[unsafe(no_mangle)]
+pub(crate) static WATCHED_LEVEL: u32 = 0;
+
 /// The offset of a field of [`Offsets`].
 macro_rules! offset {
     ($field:ident) => {
-        // SAFETY: a read of an aligned static. It is volatile so that the
-        // compiler does not fold the placeholder the loader overwrites.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) as usize }
+        $crate::kernel::placed(&raw const $crate::kernel::OFFSETS.$field)
     };
 }
 pub(crate) use offset;
+
+/// Reads what the loader has written into the programs' constants.
+#[inline(always)]
+pub(crate) fn placed(offset: *const u32) -> usize {
+    // SAFETY: a field of an aligned static. It is volatile so that the
+    // compiler does not fold the placeholder the loader overwrites.
+    unsafe { core::ptr::read_volatile(offset) as usize }
+}
 
 #[inline(always)]
 pub(crate) fn is_set(bit: u32) -> bool {

@@ -14,23 +14,18 @@ use aya_ebpf::{
     macros::{cgroup_sock, lsm},
     programs::{LsmContext, SockContext},
 };
-use procid_common::{
-    event::{Loss, kind},
-    socket::{
-        Close, Hook, Outcome,
-        flags::{PENDING, SEND},
-    },
+use procid_common::socket::{
+    Counts, Hook, Outcome,
+    flags::{CONNECTED, PENDING},
 };
 
 use crate::{
+    attempt::{closed, tell},
     connect::typed_sk,
+    custody::is_watched,
     kernel::{Kptr, is_set, setting},
-    maps::emit,
-    process::header,
-    socket::{
-        AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, outcome, outcome_from_sock,
-        tag_new, tag_of,
-    },
+    socket::{AF_INET, AF_INET6, AF_PACKET, TCP_CLOSE, counts},
+    tag::{NOT_COUNTED, is_stream, settle_redial, tag_new, tag_of},
 };
 
 /// A cgroup program's word for "go on".
@@ -52,9 +47,16 @@ pub(crate) fn lsm_post_create(ctx: LsmContext) -> i32 {
         return before;
     }
     let kern: i32 = ctx.arg(4);
-    if kern == 0 && is_set(setting::LSM_RECORDS) {
-        let socket: *const u8 = ctx.arg(0);
-        if let Some(sk) = typed_sk(socket) {
+    let socket: *const u8 = ctx.arg(0);
+    if kern == 0
+        && let Some(sk) = typed_sk(socket)
+    {
+        let is_ours = match Kptr::of(sk).sock_family() {
+            AF_PACKET => is_watched(),
+            AF_INET | AF_INET6 => is_set(setting::LSM_RECORDS),
+            _ => false,
+        };
+        if is_ours {
             // SAFETY: a BTF pointer of the hook's own socket.
             let cookie = unsafe { bpf_get_socket_cookie(sk) };
             tag_new(sk, cookie);
@@ -63,7 +65,7 @@ pub(crate) fn lsm_post_create(ctx: LsmContext) -> i32 {
     0
 }
 
-/// The LSM backend's view of a datagram socket's end: later than its release
+/// The LSM backend's view of a datagram or packet socket's end: later than its release
 /// (the last packet has left), and when its tag is gone already.
 ///
 /// <https://github.com/torvalds/linux/blob/v6.12/net/core/sock.c#L2259>
@@ -71,11 +73,19 @@ pub(crate) fn lsm_post_create(ctx: LsmContext) -> i32 {
 pub(crate) fn lsm_free(ctx: LsmContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     let address = Kptr::of(sk);
-    let inet = matches!(address.sock_family(), AF_INET | AF_INET6);
     let cookie = address.sock_cookie();
-    if is_set(setting::LSM_RECORDS) && inet && cookie != 0 && address.sock_protocol() != IPPROTO_TCP
-    {
-        closed(cookie, 0, Hook::LsmFree);
+    if cookie == 0 {
+        return 0;
+    }
+    match address.sock_family() {
+        // Its account is not in its tag.
+        AF_PACKET => closed(cookie, 0, Hook::LsmFree, Counts::default()),
+        AF_INET | AF_INET6
+            if is_set(setting::LSM_RECORDS) && !is_stream(address.sock_protocol()) =>
+        {
+            closed(cookie, 0, Hook::LsmFree, NOT_COUNTED);
+        }
+        _ => {}
     }
     0
 }
@@ -89,46 +99,46 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
 #[inline(always)]
 fn release(sk: *mut core::ffi::c_void) {
     let address = Kptr::of(sk);
-    let tcp = address.sock_protocol() == IPPROTO_TCP;
+    let is_stream = is_stream(address.sock_protocol());
+    let hook = Hook::SockRelease;
     let Some(tag) = tag_of(sk) else {
         // Older than the hooks: the snapshot may know it by its cookie.
         let cookie = address.sock_cookie();
-        if !tcp && cookie != 0 {
-            closed(cookie, 0, Hook::SockRelease);
+        if !is_stream && cookie != 0 {
+            closed(cookie, 0, hook, NOT_COUNTED);
         }
         return;
     };
-    if tag.flow == 0 {
+    settle_redial(address, tag);
+    if tag.flow == 0 && tag.flags & CONNECTED == 0 {
         return;
     }
-    let state = address.sock_state();
-    // TCP tells its own end; only what never left CLOSE is told here.
-    if tag.flags & PENDING != 0 && (!tcp || state == TCP_CLOSE) {
-        if !tcp && tag.flags & SEND == 0 && state == TCP_ESTABLISHED {
-            outcome_from_sock(address, tag, 0, Hook::SockRelease);
-        } else {
-            outcome(tag, [0; 16], 0, Outcome::ABANDONED, Hook::SockRelease);
+    let pending = tag.flags & PENDING != 0;
+    if !is_stream {
+        if pending {
+            tell(
+                tag.cookie,
+                tag.primary,
+                [0; 16],
+                0,
+                Outcome::ABANDONED,
+                hook,
+            );
         }
-    }
-    if !tcp {
-        closed(tag.cookie, 0, Hook::SockRelease);
-    } else if tag.flags & PENDING == 0 {
+        closed(tag.cookie, 0, hook, counts(address, tag));
+    } else if !pending {
         // Only its descriptors have ended: the reader waits for the state
         // change, and falls back on this where none was seen.
-        closed(tag.cookie, tag.flow, Hook::SockRelease);
+        closed(tag.cookie, tag.primary, hook, NOT_COUNTED);
+    } else if address.sock_state() == TCP_CLOSE {
+        // TCP tells its own end; only what never left CLOSE is told here.
+        tell(
+            tag.cookie,
+            tag.primary,
+            [0; 16],
+            0,
+            Outcome::ABANDONED,
+            hook,
+        );
     }
-}
-
-/// A flow of the socket has ended; 0: every one.
-#[inline(always)]
-fn closed(cookie: u64, flow: u32, hook: Hook) {
-    emit(
-        &Close {
-            header: header::<Close>(kind::CLOSE),
-            cookie,
-            flow,
-            hook: hook as u32,
-        },
-        Loss::RingConnection,
-    );
 }

@@ -9,7 +9,10 @@
 //! | IMA hash inside exec | [`measure`] |
 //! | socket creation and release | [`lifetime`] |
 //! | connect | [`connect`] |
-//! | datagram sends | [`send`] |
+//! | datagrams with an address | [`send`] |
+//! | what was sent and received | [`bytes`] |
+//! | packets | [`packet`] |
+//! | accept, and other users of a socket | [`custody`] |
 //! | TCP state changes, retransmissions | [`state`] |
 //! | iterators for what existed before | [`iterate`] |
 //!
@@ -18,10 +21,14 @@
 //! | offsets of kernel fields, and reading them | [`kernel`] |
 //! | who a task is | [`identity`] |
 //! | inode state and path of a file | [`file`] |
-//! | socket facts and the socket tag | [`socket`] |
+//! | socket facts | [`socket`] |
+//! | the socket tag | [`tag`] |
+//! | attempts and their outcomes | [`attempt`] |
 //! | maps | [`maps`] |
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "atomics: see `atomic`")]
+#![feature(core_intrinsics)]
 #![expect(
     clippy::needless_pass_by_value,
     reason = "aya's attributes hand the context over by value"
@@ -31,7 +38,11 @@
     reason = "a value in place of a reference would be copied to the 512-byte stack"
 )]
 
+mod atomic;
+mod attempt;
+mod bytes;
 mod connect;
+mod custody;
 mod file;
 mod identity;
 mod iterate;
@@ -39,10 +50,12 @@ mod kernel;
 mod lifetime;
 mod maps;
 mod measure;
+mod packet;
 mod process;
 mod send;
 mod socket;
 mod state;
+mod tag;
 
 /// The kernel loads LSM programs, and lends most helpers, only to programs
 /// under a GPL-compatible licence.

@@ -9,7 +9,7 @@ use procid_common::{
     event::Loss,
     image::{FileState, ImageId, ImageRecord},
     process::{ARGS_MAX, Exec, Fork, PATH_MAX},
-    socket::{DestinationKey, SocketTag},
+    socket::{DestinationKey, DestinationState, SocketTag},
 };
 
 /// Bytes past [`PATH_MAX`] that one more component may need.
@@ -29,9 +29,36 @@ pub(crate) static IMAGES: HashMap<ImageId, ImageRecord, 65_536> = HashMap::new()
 #[btf_map]
 pub(crate) static TAGS: SkStorage<SocketTag> = SkStorage::new();
 
-/// Datagram destinations that have had their record; value: the flow.
+/// Datagram destinations that have had their record, beside the first one of
+/// each socket, which is in its tag.
 #[btf_map]
-pub(crate) static DESTINATIONS: LruHashMap<DestinationKey, u32, 65_536> = LruHashMap::new();
+pub(crate) static DESTINATIONS: LruHashMap<DestinationKey, DestinationState, 65_536> =
+    LruHashMap::new();
+
+/// The same of sockets that have very many: a scan makes nothing else forgotten.
+#[btf_map]
+pub(crate) static SCANS: LruHashMap<DestinationKey, DestinationState, 16_384> = LruHashMap::new();
+
+/// Where the datagram that a thread (`pid_tgid`) is sending or receiving goes
+/// to or comes from, where its socket's tag does not say so.
+#[btf_map]
+pub(crate) static ACTS: LruHashMap<u64, DestinationKey, 16_384> = LruHashMap::new();
+
+/// An image that uses a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Speaker {
+    pub(crate) cookie: u64,
+    pub(crate) image: ImageId,
+}
+
+/// Users of sockets that have been told of.
+#[btf_map]
+pub(crate) static SPEAKERS: LruHashMap<Speaker, u32, 65_536> = LruHashMap::new();
+
+/// Who made a packet socket, by the number of its inode in sockfs.
+#[btf_map]
+pub(crate) static CREATORS: LruHashMap<u64, ImageId, 4_096> = LruHashMap::new();
 
 /// A connect(2) whose outcome its return will tell.
 #[repr(C)]

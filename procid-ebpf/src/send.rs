@@ -1,4 +1,4 @@
-//! Datagrams: unconnected sends, their source and their outcome.
+//! Datagrams with an address: where to, and where from.
 //!
 //! `cgroup/sendmsg4|6` run in `udp_sendmsg` for each message with an address,
 //! after autobind and before the route is looked up: the destination and the
@@ -8,24 +8,24 @@
 //! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/udp.c#L1149>
 
 use aya_ebpf::{
-    helpers::generated::bpf_sk_fullsock,
-    macros::{btf_tracepoint, cgroup_skb, cgroup_sock_addr, lsm},
-    programs::{BtfTracePointContext, LsmContext, SkBuffContext, SockAddrContext},
+    bindings::bpf_sock_addr,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{cgroup_sock_addr, lsm},
+    programs::{LsmContext, SockAddrContext},
 };
-use procid_common::socket::{
-    Address, Hook,
-    flags::{PENDING, PENDING_SOURCE, SEND},
-};
+use procid_common::socket::{Address, Hook};
 
 use crate::{
-    connect::{act_of, lsm_act_of, typed_sk, user_ip6},
-    kernel::{Kptr, is_set, offset, setting},
-    socket::{SOCK_STREAM, mapped, outcome, outcome_from_sock, sending, tag_of},
+    attempt::{connecting, sending},
+    bytes::begin_receive_by,
+    connect::{act_of, internet_sk, lsm_act_of, lsm_tells, user_ip6},
+    kernel::{Kptr, offset},
+    socket::{SOCK_STREAM, TCP_CLOSE, mapped},
+    tag::{is_stream, key, tag_of},
 };
 
 /// A cgroup program's word for "go on".
 const ALLOW: i32 = 1;
-const IPPROTO_UDP: u32 = 17;
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
@@ -58,113 +58,75 @@ pub(crate) fn lsm_sendmsg(ctx: LsmContext) -> i32 {
     if before != 0 {
         return before;
     }
-    if is_set(setting::LSM_RECORDS) {
-        let socket: *const u8 = ctx.arg(0);
-        let message: *const u8 = ctx.arg(1);
-        lsm_sending(socket, Kptr::of(message));
-    }
+    let socket: *const u8 = ctx.arg(0);
+    let message: *const u8 = ctx.arg(1);
+    lsm_sending(socket, Kptr::of(message));
     0
 }
 
-#[inline(always)]
-fn lsm_sending(socket: *const u8, message: Kptr) {
-    let Some(sk) = typed_sk(socket) else { return };
-    let socket_kind = Kptr::of(sk).sock_kind();
-    if socket_kind.sock_type == SOCK_STREAM {
-        return;
-    }
-    if let Some(address) = message.follow(offset!(msghdr_name))
-        && let Some(act) = lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address)
-    {
-        sending(sk, &act, [0; 16]);
-    }
+/// Datagrams received by who asks from whom they are.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/udp.c#L1975>
+#[cgroup_sock_addr(recvmsg4)]
+pub(crate) fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let addr = unsafe { &*ctx.sock_addr };
+    receiving(addr, mapped(addr.user_ip4));
+    ALLOW
 }
 
-/// The first packet of a flow whose source is not known yet: a datagram socket
-/// that is not bound to an address learns it only from its route.
-#[cgroup_skb]
-pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    try_egress(&ctx);
+#[cgroup_sock_addr(recvmsg6)]
+pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let addr = unsafe { &*ctx.sock_addr };
+    receiving(addr, user_ip6(addr));
     ALLOW
 }
 
 #[inline(always)]
-fn try_egress(ctx: &SkBuffContext) -> Option<()> {
-    // SAFETY: the context is valid for the program's run.
-    let skb = unsafe { &*ctx.skb.skb };
+fn receiving(addr: &bpf_sock_addr, peer: Address) {
     // SAFETY: a field of the context, which the verifier rewrites.
-    let sk = unsafe { skb.__bindgen_anon_2.sk };
+    let sk = unsafe { addr.__bindgen_anon_1.sk };
     if sk.is_null() {
-        return None;
+        return;
     }
-    // SAFETY: not null, as the helper asks.
-    let sk = unsafe { bpf_sk_fullsock(sk) };
-    if sk.is_null() {
-        return None;
+    if let Some(tag) = tag_of(sk.cast()) {
+        let port = u32::from(u16::from_be(addr.user_port as u16));
+        let me = bpf_get_current_pid_tgid();
+        if tag.primary != 0 && tag.port == port && tag.destination == peer {
+            begin_receive_by(me, tag, None);
+        } else {
+            let from = key(tag.cookie, peer, port);
+            begin_receive_by(me, tag, Some(&from));
+        }
     }
-    // SAFETY: not null; a field the verifier rewrites.
-    if unsafe { (*sk).protocol } != IPPROTO_UDP {
-        return None;
-    }
-    let tag = tag_of(sk.cast())?;
-    if tag.flags & PENDING_SOURCE == 0 {
-        return None;
-    }
-    let version: u8 = ctx.load(0).ok()?;
-    let (source, destination, ports) = if version >> 4 == 4 {
-        let source: u32 = ctx.load(12).ok()?;
-        let destination: u32 = ctx.load(16).ok()?;
-        (
-            mapped(source),
-            mapped(destination),
-            usize::from(version & 0xf) * 4,
-        )
-    } else {
-        let source: Address = ctx.load(8).ok()?;
-        let destination: Address = ctx.load(24).ok()?;
-        (source, destination, 40)
-    };
-    let source_port = u16::from_be(ctx.load::<u16>(ports).ok()?);
-    let port = u16::from_be(ctx.load::<u16>(ports + 2).ok()?);
-    if u32::from(port) != tag.port {
-        return None;
-    }
-    // The unspecified address is put on the wire as the loopback's.
-    let asked = tag.destination;
-    if asked != destination && asked != mapped(0) && asked != [0; 16] {
-        return None;
-    }
-    outcome(tag, source, u32::from(source_port), 0, Hook::Egress);
-    Some(())
 }
 
-/// The return of a send, on every path that ends in `sock_sendmsg` (6.3+):
-/// tells why a datagram was not sent.
-///
-/// <https://github.com/torvalds/linux/blob/v6.12/net/socket.c#L729>
-#[btf_tracepoint(function = "sock_send_length")]
-pub(crate) fn send_length(ctx: BtfTracePointContext) -> i32 {
-    let sk: *mut core::ffi::c_void = ctx.arg(0);
-    let ret: i32 = ctx.arg(1);
-    if u32::from(Kptr::of(sk).sock_protocol()) != IPPROTO_UDP {
-        return 0;
+/// sendmsg(2) is to connect first (Fast Open).
+const MSG_FASTOPEN: u32 = 0x2000_0000;
+
+#[inline(always)]
+fn lsm_sending(socket: *const u8, message: Kptr) {
+    let Some(sk) = internet_sk(socket) else {
+        return;
+    };
+    let at = Kptr::of(sk);
+    let socket_kind = at.sock_kind();
+    if !lsm_tells(socket_kind) {
+        return;
     }
-    let Some(tag) = tag_of(sk) else { return 0 };
-    if tag.flags & PENDING == 0 {
-        return 0;
+    let Some(address) = message.follow(offset!(msghdr_name)) else {
+        return;
+    };
+    let Some(act) = lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address) else {
+        return;
+    };
+    if socket_kind.sock_type != SOCK_STREAM {
+        sending(sk, &act, [0; 16]);
+    } else if is_stream(socket_kind.protocol)
+        && at.sock_state() == TCP_CLOSE
+        && message.read(offset!(msghdr_flags)).unwrap_or(0) & MSG_FASTOPEN != 0
+    {
+        connecting(sk, &act);
     }
-    let address = Kptr::of(sk);
-    if ret >= 0 {
-        if tag.flags & SEND == 0 {
-            outcome_from_sock(address, tag, 0, Hook::SendLength);
-        } else {
-            // The source address is unknown where no packet has shown it.
-            let (_, port) = address.sock_source();
-            let source = tag.source;
-            outcome(tag, source, port, 0, Hook::SendLength);
-        }
-    } else if tag.flags & SEND != 0 {
-        outcome_from_sock(address, tag, -ret, Hook::SendLength);
-    }
-    0
 }

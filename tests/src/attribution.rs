@@ -168,7 +168,13 @@ fn assert_closed(records: &Records, record: &Value, act: &Act) {
     let [close] = closes[..] else {
         panic!("{} closes of {record}", closes.len());
     };
-    for pointer in ["/process/entity_id", "/source", "/destination"] {
+    for pointer in [
+        "/process/entity_id",
+        "/source/ip",
+        "/source/port",
+        "/destination/ip",
+        "/destination/port",
+    ] {
         assert_eq!(record.pointer(pointer), close.pointer(pointer), "{close}");
     }
     let duration = close.pointer("/event/duration").and_then(Value::as_u64);

@@ -100,12 +100,15 @@ pub fn run(
         .take_ring()
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring is taken")))?;
     let capabilities = on_attached().map_err(RunError::Ready)?;
+    let accounts = kernel.take_accounts()?;
     let engine = Engine::new(Setup {
         boot_id,
         origin,
         args: settings.args,
         clock: Clock::of_this_host(),
         now_ns: boot_now_ns(),
+        update_every: settings.update_every,
+        accounts,
     });
     let (answer, answers) = channel();
     let threads = thread::available_parallelism().map_or(1, |n| n.get().min(4));
@@ -184,6 +187,11 @@ impl<W: Write> Agent<W> {
             self.engine.clock_is(sample());
             self.kernel.tend();
             self.losses();
+            if self.engine.wants_counts() {
+                let at_ns = boot_now_ns();
+                let rows = self.counts();
+                self.engine.counts(rows, at_ns);
+            }
         }
         self.settle()?;
         for _ in 0..QUESTIONS_MAX {
@@ -244,6 +252,13 @@ impl<W: Write> Agent<W> {
         self.out.flush().map_err(RunError::Output)
     }
 
+    fn counts(&self) -> Vec<Event> {
+        self.kernel.counts().unwrap_or_else(|error| {
+            tracing::warn!("what sockets have sent so far cannot be read: {error}");
+            Vec::new()
+        })
+    }
+
     fn losses(&mut self) {
         let mut totals = self.kernel.losses();
         totals.insert(UNDECODABLE, self.undecodable);
@@ -256,7 +271,9 @@ impl<W: Write> Agent<W> {
         while self.drain() == ROUND_MAX && boot_now_ns() < until_ns {
             self.settle()?;
         }
-        self.engine.finish();
+        self.engine.tick(boot_now_ns());
+        let rows = self.counts();
+        self.engine.finish(rows);
         self.losses();
         self.settle()?;
         // The engine waits for hashes a bounded time.

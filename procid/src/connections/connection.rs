@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr, num::NonZero};
 use procid_common::{
     image::ImageId,
     process::Actor,
-    socket::{self, Address, Attempt, SocketKind, SocketRow, flags},
+    socket::{
+        self, Address, Attempt, Counts, DestinationKey, SocketKind, SocketRow,
+        flags::{self, RECEIVED_UNKNOWN, SENT_UNKNOWN},
+    },
 };
 
 use crate::{identity::image::Provenance, records::words};
@@ -41,6 +44,22 @@ pub enum Outcome {
     Found,
 }
 
+/// An image that uses a flow without having opened it.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    pub image: ImageId,
+    /// Who its task was at its first send.
+    pub actor: Actor,
+    /// Kernel time of that send, nanoseconds since boot.
+    pub at_ns: u64,
+    /// Bits of [`procid_common::socket::flags`].
+    pub flags: u32,
+    /// A [`procid_common::socket::Hook`].
+    pub hook: u32,
+    /// `event.sequence` of the record that told of it.
+    pub sequence: Option<NonZero<u64>>,
+}
+
 /// What was seen of one flow. Small and without text: there may be 200,000.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -51,8 +70,16 @@ pub struct Connection {
     pub others: Box<[ImageId]>,
     /// Who the acting task was at the act; of a socket found open, all zero.
     pub actor: Actor,
+    /// Other images that have used it, in the order of their first use. Most
+    /// connections have none.
+    pub speakers: Option<Box<Vec<Speaker>>>,
     pub source: Address,
     pub destination: Address,
+    /// What its packets are addressed to, where that is not what was asked for.
+    pub wire: Option<Box<Address>>,
+    /// Payload bytes that the socket has sent and received so far; `None`: not known.
+    pub sent: Option<u64>,
+    pub received: Option<u64>,
     /// Kernel time of the act (or of being found), nanoseconds since boot.
     pub started_ns: u64,
     /// Kernel time of the end; of a failed attempt, that of its failure.
@@ -76,15 +103,23 @@ pub struct Connection {
     pub provenance: Provenance,
     /// TCP state of a socket found open; 0 for a live one.
     pub state: u8,
+    /// `AF_INET`, …: the socket's own.
+    pub family: u8,
+    /// Its beginning was not seen: a send on it was.
+    pub is_use: bool,
 }
 
 // 100,000 live connections are to fit into 64 MiB, the rest of the agent included.
-const _: () = assert!(size_of::<Connection>() <= 200);
+const _: () = assert!(size_of::<Connection>() <= 256);
 
 /// How an image came to use a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Opener,
+    /// It took the connection from accept(2).
+    Acceptor,
+    /// Another image opened the socket, which was not seen.
+    SpeakerOfUnknown,
     /// The image named created the socket, another one uses it.
     Speaker(ImageId),
     /// The socket is older than procid.
@@ -100,7 +135,7 @@ impl Connection {
         } else {
             Box::default()
         };
-        let image = if attempt.flags & flags::KERNEL != 0 {
+        let image = if is_kernels(attempt.flags) {
             ImageId::UNKNOWN
         } else {
             attempt.image
@@ -108,9 +143,13 @@ impl Connection {
         Self {
             image,
             others,
+            speakers: None,
             actor: attempt.actor,
             source: attempt.source,
             destination: attempt.destination,
+            wire: None,
+            sent: None,
+            received: None,
             started_ns: attempt.header.boot_ns,
             ended_ns: None,
             released_ns: None,
@@ -123,8 +162,36 @@ impl Connection {
             destination_port: port(attempt.destination_port),
             protocol: attempt.socket.protocol,
             sock_type: attempt.socket.sock_type,
+            family: u8::try_from(attempt.socket.family).unwrap_or(0),
             provenance: Provenance::Live,
             state: 0,
+            is_use: false,
+        }
+    }
+
+    /// A connection that has come in: its source is the peer.
+    pub(super) fn of_accept(accept: &Attempt) -> Self {
+        Self {
+            source: accept.destination,
+            destination: accept.source,
+            source_port: port(accept.destination_port),
+            destination_port: port(accept.source_port),
+            outcome: Outcome::Success,
+            ..Self::of_attempt(accept)
+        }
+    }
+
+    /// A connection that is known by nothing but a send on it.
+    pub(super) fn of_use(event: &Attempt) -> Self {
+        let seen = if event.flags & flags::ACCEPTED == 0 {
+            Self::of_attempt(event)
+        } else {
+            Self::of_accept(event)
+        };
+        Self {
+            outcome: Outcome::Success,
+            is_use: true,
+            ..seen
         }
     }
 
@@ -142,9 +209,13 @@ impl Connection {
             } else {
                 Box::default()
             },
+            speakers: None,
             actor: NOBODY,
             source: row.source,
             destination: row.destination,
+            wire: None,
+            sent: None,
+            received: None,
             started_ns: row.header.boot_ns,
             ended_ns: None,
             released_ns: None,
@@ -157,8 +228,10 @@ impl Connection {
             destination_port: port(row.destination_port),
             protocol,
             sock_type,
+            family: u8::try_from(row.socket.family).unwrap_or(0),
             provenance: Provenance::Snapshot,
             state: u8::try_from(row.state).unwrap_or(0),
+            is_use: false,
         }
     }
 
@@ -167,9 +240,55 @@ impl Connection {
         self.flags & flags::SEND != 0
     }
 
+    /// It came in, through accept(2).
+    pub const fn is_accepted(&self) -> bool {
+        self.flags & flags::ACCEPTED != 0
+    }
+
+    /// An AF_PACKET socket: its frames go to no address that IP knows.
+    pub fn is_packet(&self) -> bool {
+        i32::from(self.family) == libc::AF_PACKET
+    }
+
+    /// TCP, plain or MPTCP: the kernel keeps its bytes.
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.protocol, 6 | 262)
+    }
+
+    /// Under which name the kernel side keeps this flow's account, where it is
+    /// not the socket's first.
+    pub(super) const fn account(&self, cookie: u64) -> DestinationKey {
+        DestinationKey {
+            cookie,
+            destination: self.destination,
+            port: self.destination_port as u32,
+            reserved: 0,
+        }
+    }
+
+    /// Remembers the record that told of a speaker.
+    pub fn tell_speaker(&mut self, image: &ImageId, sequence: Option<NonZero<u64>>) {
+        let mut all = self.speakers.iter_mut().flat_map(|all| all.iter_mut());
+        if let Some(speaker) = all.find(|one| one.image == *image) {
+            speaker.sequence = sequence;
+        }
+    }
+
+    /// Takes over what was counted.
+    pub(super) const fn count(&mut self, counts: &Counts) {
+        self.sent = match counts.flags & SENT_UNKNOWN {
+            0 => Some(counts.sent),
+            _ => None,
+        };
+        self.received = match counts.flags & RECEIVED_UNKNOWN {
+            0 => Some(counts.received),
+            _ => None,
+        };
+    }
+
     /// No process ever created the socket.
     pub const fn is_kernels(&self) -> bool {
-        self.flags & flags::KERNEL != 0
+        is_kernels(self.flags)
     }
 
     /// Who connects a socket opens the connection, whoever made the socket; a
@@ -178,7 +297,16 @@ impl Connection {
         if self.provenance == Provenance::Snapshot {
             return Role::NotSeen;
         }
-        if !self.is_send() || self.is_kernels() {
+        if self.is_kernels() {
+            return Role::Opener;
+        }
+        if self.is_use {
+            return Role::SpeakerOfUnknown;
+        }
+        if self.is_accepted() {
+            return Role::Acceptor;
+        }
+        if !self.is_send() {
             return Role::Opener;
         }
         match *self.others {
@@ -200,6 +328,12 @@ impl Connection {
     pub fn images(&self) -> impl Iterator<Item = ImageId> {
         std::iter::once(self.image)
             .chain(self.others.iter().copied())
+            .chain(
+                self.speakers
+                    .iter()
+                    .flat_map(|all| all.iter())
+                    .map(|one| one.image),
+            )
             .filter(ImageId::is_known)
     }
 
@@ -214,8 +348,9 @@ impl Connection {
     }
 
     /// As asked for: 0.0.0.0, which reaches this host, is an address too.
-    pub fn destination_ip(&self) -> IpAddr {
-        words::address(self.destination)
+    /// `None`: packets of this socket have no such address.
+    pub fn destination_ip(&self) -> Option<IpAddr> {
+        (!self.is_packet()).then(|| words::address(self.destination))
     }
 
     pub fn destination_port(&self) -> Option<u16> {
@@ -223,10 +358,12 @@ impl Connection {
     }
 
     fn has_ports(&self) -> bool {
-        matches!(
-            words::transport(self.protocol),
-            Some("tcp" | "udp" | "udplite" | "sctp" | "dccp")
-        )
+        let is_raw = i32::from(self.sock_type) == libc::SOCK_RAW;
+        !is_raw
+            && matches!(
+                words::transport(self.protocol),
+                Some("tcp" | "udp" | "udplite" | "sctp" | "dccp")
+            )
     }
 
     /// Takes over what an outcome says of the source, where that is news.
@@ -238,6 +375,11 @@ impl Connection {
             self.source_port = port(outcome.source_port);
         }
     }
+}
+
+/// What was accepted, a process has accepted.
+const fn is_kernels(flags: u32) -> bool {
+    flags & (flags::KERNEL | flags::ACCEPTED) == flags::KERNEL
 }
 
 const NOBODY: Actor = Actor {

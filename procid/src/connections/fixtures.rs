@@ -1,11 +1,18 @@
 //! Events of connections, as the kernel side would write them.
 
+use std::collections::HashMap;
+
 use procid_common::{
     event::{Header, kind},
     image::{Credentials, ImageId},
     process::Actor,
-    socket::{Address, Attempt, Close, Hook, Outcome, SocketKind, SocketRow, V4_MAPPED, flags},
+    socket::{
+        Address, Attempt, Close, Counts, DestinationKey, DestinationState, Hook, Outcome,
+        SocketKind, SocketRow, V4_MAPPED, flags,
+    },
 };
+
+use super::Accounts;
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -108,6 +115,30 @@ pub(crate) fn close(cookie: u64, flow: u32, boot_ns: u64) -> Close {
         cookie,
         flow,
         hook: Hook::SetState as u32,
+        counts: Counts {
+            sent: 100,
+            received: 200,
+            flow,
+            flags: 0,
+        },
+    }
+}
+
+/// Accounts of datagram destinations, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(pub(crate) HashMap<DestinationKey, DestinationState>);
+
+impl Accounts for Ledger {
+    fn counts(&self) -> bool {
+        true
+    }
+
+    fn look(&self, key: &DestinationKey) -> Option<DestinationState> {
+        self.0.get(key).copied()
+    }
+
+    fn forget(&mut self, key: &DestinationKey) {
+        self.0.remove(key);
     }
 }
 

@@ -20,16 +20,21 @@ use std::{
 
 use procid_common::{
     image::ImageId,
-    socket::{self, Attempt, Close, Hook, SocketRow},
+    socket::{
+        self, Attempt, Close, Counts, DestinationKey, DestinationState, Hook, SocketRow,
+        flags::{RECEIVED_UNKNOWN, SENT_UNKNOWN, SUBFLOW},
+    },
 };
 
 pub mod connection;
+#[cfg(test)]
+mod custody_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Key, Outcome, Role};
+pub use connection::{Connection, Key, Outcome, Role, Speaker};
 
 /// How long an attempt without outcome is waited for, in kernel time.
 pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
@@ -49,11 +54,29 @@ pub const OPEN_MAX: usize = 200_000;
 /// the kernel side counts on one socket.
 const UNCOUNTED: u32 = 1 << 31;
 
+/// Most flows of one socket: a scan makes nothing else forgotten.
+pub const SOCKET_MAX: u32 = 8_192;
+/// Most other users of one flow that are remembered.
+const SPEAKERS_MAX: usize = 1_024;
+
+/// The kernel side's accounts of datagram destinations.
+pub trait Accounts: std::fmt::Debug {
+    /// Whether what datagram sockets send and receive is counted at all.
+    fn counts(&self) -> bool;
+
+    fn look(&self, key: &DestinationKey) -> Option<DestinationState>;
+
+    /// The flow has ended: its account is no longer needed.
+    fn forget(&mut self, key: &DestinationKey);
+}
+
 /// What became known of a flow.
 #[derive(Debug)]
 pub enum News {
     /// Its act, with the outcome, is to be told.
     Opened(Key),
+    /// The first send of an image that did not open it is to be told.
+    Used(Key, Box<Speaker>),
     /// Its end is to be told.
     Closed(Key),
     /// It is no longer in the map: its images are free.
@@ -76,6 +99,7 @@ pub struct Connections {
     since_ns: u64,
     evicted: u64,
     released_due_ns: u64,
+    packets: bool,
 }
 
 impl Default for Connections {
@@ -97,13 +121,14 @@ impl Connections {
             since_ns: 0,
             evicted: 0,
             released_due_ns: 0,
+            packets: false,
         }
     }
 
     /// Takes in an attempt, and says which flow it begins. `None` when that is
     /// known already: a hook that fires twice for one act tells nothing new.
     pub fn attempt(&mut self, attempt: &Attempt) -> Option<Key> {
-        let connection = Connection::of_attempt(attempt);
+        let mut connection = Connection::of_attempt(attempt);
         let key = match attempt.flow {
             0 => self.uncounted(attempt.cookie, &connection)?,
             flow => Key {
@@ -114,10 +139,114 @@ impl Connections {
         if self.map.contains_key(&key) {
             return None;
         }
+        if attempt.flags & SUBFLOW != 0 {
+            self.take_owner(&mut connection, attempt.cookie);
+        }
         let due_ns = attempt.header.boot_ns.saturating_add(UNDECIDED_MAX_NS);
         self.undecided.push_back((due_ns, key));
         self.insert(key, connection);
         Some(key)
+    }
+
+    /// The oldest flow but the first of a socket that has too many, to be
+    /// closed before the new one is kept.
+    pub fn crowded_out(&self, attempt: &Attempt) -> Option<Key> {
+        let flow = attempt.flow.checked_sub(SOCKET_MAX)?;
+        let key = Key {
+            cookie: attempt.cookie,
+            flow,
+        };
+        let connection = self.map.get(&key)?;
+        (flow > 1 && connection.ended_ns.is_none()).then_some(key)
+    }
+
+    /// A further subflow of an MPTCP connection, which the kernel makes, is
+    /// the act of who opened the connection.
+    fn take_owner(&self, connection: &mut Connection, cookie: u64) {
+        if let Some((_, first)) = self.flows(cookie).next() {
+            connection.image = first.image;
+            connection.others.clone_from(&first.others);
+            connection.actor = first.actor;
+        }
+    }
+
+    /// Takes in a connection that an image has accepted, and says which flow
+    /// it is; `None` when that is known already.
+    pub fn accept(&mut self, event: &Attempt) -> Option<Key> {
+        let key = Key {
+            cookie: event.cookie,
+            flow: event.flow,
+        };
+        if self.map.contains_key(&key) {
+            return None;
+        }
+        self.insert(key, Connection::of_accept(event));
+        self.news.push_back(News::Opened(key));
+        Some(key)
+    }
+
+    /// Takes in the first send of an image on a socket that another one opened,
+    /// and says on which flow; `None` when it is not kept.
+    pub fn used(&mut self, event: &Attempt) -> Option<Key> {
+        let mut key = Key {
+            cookie: event.cookie,
+            flow: event.flow,
+        };
+        if !self.map.contains_key(&key) {
+            // Found open, its flow has no number here.
+            key.flow = 0;
+        }
+        let Some(connection) = self.map.get_mut(&key) else {
+            key.flow = event.flow;
+            self.insert(key, Connection::of_use(event));
+            self.news.push_back(News::Opened(key));
+            return Some(key);
+        };
+        if connection.images().any(|image| image == event.image) {
+            return None;
+        }
+        let speaker = Speaker {
+            image: event.image,
+            actor: event.actor,
+            at_ns: event.header.boot_ns,
+            flags: event.flags,
+            hook: event.hook,
+            sequence: None,
+        };
+        let speakers = connection.speakers.get_or_insert_default();
+        let is_kept = speakers.len() < SPEAKERS_MAX;
+        if is_kept {
+            speakers.push(speaker.clone());
+        }
+        self.news.push_back(News::Used(key, Box::new(speaker)));
+        is_kept.then_some(key)
+    }
+
+    /// Takes in that a flow's packets are addressed elsewhere than asked.
+    pub fn wire(&mut self, event: &socket::Outcome) {
+        let key = Key {
+            cookie: event.cookie,
+            flow: event.flow,
+        };
+        if let Some(connection) = self.map.get_mut(&key) {
+            connection.wire = Some(Box::new(event.source));
+        }
+    }
+
+    /// Takes in what a live socket has counted so far, and says of which flows.
+    pub fn counted(&mut self, event: &Close, accounts: &dyn Accounts) -> Vec<Key> {
+        let open: Vec<Key> = self
+            .flows(event.cookie)
+            .filter(|(_, connection)| connection.ended_ns.is_none())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &open {
+            if let Some(connection) = self.map.get_mut(key) {
+                let counts = counts_of(*key, connection, &event.counts, accounts);
+                connection.count(&counts);
+            }
+        }
+        open
     }
 
     /// Takes in a socket found open, and the images that hold it, oldest first.
@@ -173,7 +302,7 @@ impl Connections {
     }
 
     /// Takes in the end of one flow, or of all flows of a socket.
-    pub fn close(&mut self, event: &Close) {
+    pub fn close(&mut self, event: &Close, accounts: &mut dyn Accounts) {
         let at_ns = event.header.boot_ns;
         let named = Key {
             cookie: event.cookie,
@@ -205,6 +334,13 @@ impl Connections {
             if connection.outcome == Outcome::Pending {
                 // Its outcome can no longer come.
                 self.decide(key, Outcome::Unknown, at_ns);
+            }
+            if let Some(connection) = self.map.get_mut(&key) {
+                let counts = counts_of(key, connection, &event.counts, accounts);
+                connection.count(&counts);
+                if counts.flow != event.counts.flow {
+                    accounts.forget(&connection.account(key.cookie));
+                }
             }
             self.end(key, at_ns);
             self.news.push_back(News::Closed(key));
@@ -253,9 +389,54 @@ impl Connections {
             .filter(|(_, released_ns)| *released_ns < before_ns)
             .collect();
         for (key, released_ns) in over {
+            if let Some(connection) = self.map.get_mut(&key) {
+                // TCP may have gone on after that.
+                connection.sent = None;
+                connection.received = None;
+            }
             self.end(key, released_ns);
             self.news.push_back(News::Closed(key));
         }
+    }
+
+    /// Ends the flows of packet sockets that were no longer there at `at_ns`:
+    /// no hook sees their end.
+    pub fn end_gone(
+        &mut self,
+        is_there: impl Fn(u64) -> bool,
+        at_ns: u64,
+        accounts: &mut dyn Accounts,
+    ) {
+        let gone: Vec<Key> = self
+            .map
+            .iter()
+            .filter(|(key, connection)| {
+                connection.is_packet()
+                    && connection.ended_ns.is_none()
+                    && connection.started_ns < at_ns
+                    && !is_there(key.cookie)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in gone {
+            if let Some(connection) = self.map.get_mut(&key) {
+                let known = Counts::default();
+                let counts = counts_of(key, connection, &known, accounts);
+                connection.count(&counts);
+                accounts.forget(&connection.account(key.cookie));
+            }
+            self.end(key, at_ns);
+            self.news.push_back(News::Closed(key));
+        }
+        self.packets = self
+            .map
+            .values()
+            .any(|connection| connection.is_packet() && connection.ended_ns.is_none());
+    }
+
+    /// Whether there are open packet sockets: see [`Self::end_gone`].
+    pub const fn has_packets(&self) -> bool {
+        self.packets
     }
 
     pub fn next_news(&mut self) -> Option<News> {
@@ -332,6 +513,7 @@ impl Connections {
     }
 
     fn insert(&mut self, key: Key, connection: Connection) {
+        self.packets |= connection.is_packet();
         self.map.insert(key, Box::new(connection));
         while self.map.len() > self.retained_max && !self.closed.is_empty() {
             self.forget_oldest_closed();
@@ -377,5 +559,35 @@ impl Connections {
                 self.news.push_back(News::Forgotten(connection));
             }
         }
+    }
+}
+
+/// What a socket's counts say of one of its flows: its first or connected one
+/// is counted there, the others have accounts of their own.
+fn counts_of(
+    key: Key,
+    connection: &Connection,
+    socket: &Counts,
+    accounts: &dyn Accounts,
+) -> Counts {
+    let unknown = Counts {
+        flags: SENT_UNKNOWN | RECEIVED_UNKNOWN,
+        ..Counts::default()
+    };
+    if !connection.is_stream() && !accounts.counts() {
+        return unknown;
+    }
+    if socket.flow == key.flow && !connection.is_packet() {
+        return *socket;
+    }
+    let state = accounts.look(&connection.account(key.cookie));
+    match state.filter(|state| state.flow == key.flow) {
+        Some(state) => Counts {
+            sent: state.sent,
+            received: state.received,
+            flow: key.flow,
+            flags: socket.flags,
+        },
+        None => unknown,
     }
 }

@@ -4,7 +4,7 @@ use procid_common::socket::{Attempt, Close, Outcome as OutcomeEvent, flags};
 use proptest::prelude::*;
 
 use super::{
-    fixtures::{MS, attempt, close, datagram, image, ipv4, outcome, row},
+    fixtures::{Ledger, MS, attempt, close, datagram, image, ipv4, outcome, row},
     *,
 };
 
@@ -15,6 +15,7 @@ fn news(connections: &mut Connections) -> Vec<String> {
     std::iter::from_fn(|| connections.next_news())
         .map(|news| match news {
             News::Opened(key) => format!("opened {key}"),
+            News::Used(key, speaker) => format!("used {key} by {}", speaker.image.tgid),
             News::Closed(key) => format!("closed {key}"),
             News::Forgotten(_) => "forgotten".to_owned(),
         })
@@ -48,7 +49,7 @@ fn a_failure_ends_the_flow_without_a_close() {
         let mut connections = Connections::default();
         connections.attempt(&attempt(9, 1, 0));
         connections.outcome(&outcome(9, 1, 1, error));
-        connections.close(&close(9, 1, 2));
+        connections.close(&close(9, 1, 2), &mut Ledger::default());
         assert_eq!(news(&mut connections), ["opened 9.1"]);
         assert_eq!(connections.open(), 0);
     }
@@ -64,7 +65,7 @@ fn no_outcome_in_time_is_unknown_and_a_late_failure_is_the_end() {
     assert_eq!(news(&mut connections), ["opened 9.1"]);
     assert_eq!(connections.get(&KEY).unwrap().outcome, Outcome::Unknown);
     connections.outcome(&outcome(9, 1, 5000 * MS, libc::ETIMEDOUT));
-    connections.close(&close(9, 1, 5000 * MS));
+    connections.close(&close(9, 1, 5000 * MS), &mut Ledger::default());
     assert_eq!(news(&mut connections), ["closed 9.1"]);
     let connection = connections.get(&KEY).unwrap();
     assert_eq!(connection.outcome, Outcome::Failure(libc::ETIMEDOUT));
@@ -98,8 +99,8 @@ fn the_end_of_a_datagram_socket_ends_its_flows_and_no_other() {
         }
     }
     news(&mut connections);
-    connections.close(&close(9, 0, 2));
-    connections.close(&close(9, 0, 3));
+    connections.close(&close(9, 0, 2), &mut Ledger::default());
+    connections.close(&close(9, 0, 3), &mut Ledger::default());
     assert_eq!(
         news(&mut connections),
         ["closed 9.1", "opened 9.3", "closed 9.3"]
@@ -117,13 +118,13 @@ fn a_released_socket_ends_with_its_state_or_at_last_with_its_release() {
         let mut connections = Connections::default();
         connections.attempt(&attempt(9, 1, 0));
         connections.outcome(&outcome(9, 1, MS, 0));
-        connections.close(&release(2 * MS));
+        connections.close(&release(2 * MS), &mut Ledger::default());
         assert_eq!(news(&mut connections), ["opened 9.1"]);
         connections
     };
     let ended = |connections: &Connections| connections.get(&KEY).unwrap().ended_ns.unwrap().get();
     let mut connections = begun();
-    connections.close(&close(9, 1, 3 * MS));
+    connections.close(&close(9, 1, 3 * MS), &mut Ledger::default());
     assert_eq!(news(&mut connections), ["closed 9.1"]);
     assert_eq!(ended(&connections), 3 * MS);
     connections.give_up_waiting();
@@ -147,7 +148,7 @@ fn a_socket_found_open_is_told_once_and_closes_by_any_count() {
         let mut connections = Connections::default();
         assert!(connections.found(&row(9, 10, 0), &[image(10), image(11)]));
         assert!(!connections.found(&row(9, 11, 0), &[image(11)]));
-        connections.close(&close(9, flow, 1));
+        connections.close(&close(9, flow, 1), &mut Ledger::default());
         assert_eq!(news(&mut connections), ["opened 9.0", "closed 9.0"]);
     }
 }
@@ -156,8 +157,8 @@ fn a_socket_found_open_is_told_once_and_closes_by_any_count() {
 fn what_was_never_seen_has_no_outcome_and_no_end() {
     let mut connections = Connections::default();
     connections.outcome(&outcome(9, 1, 1, 0));
-    connections.close(&close(9, 1, 1));
-    connections.close(&close(9, 0, 1));
+    connections.close(&close(9, 1, 1), &mut Ledger::default());
+    connections.close(&close(9, 0, 1), &mut Ledger::default());
     assert_eq!(news(&mut connections), [""; 0]);
     assert!(connections.is_empty());
 }
@@ -177,8 +178,8 @@ fn flows_of_a_socket_without_a_tag_are_told_apart() {
     elsewhere.destination = ipv4(8);
     assert!(connections.attempt(&elsewhere).is_some());
     assert_eq!(connections.len(), 5);
-    connections.close(&close(8, 0, 3));
-    connections.close(&close(9, 0, 3));
+    connections.close(&close(8, 0, 3), &mut Ledger::default());
+    connections.close(&close(9, 0, 3), &mut Ledger::default());
     assert_eq!(connections.open(), 0);
 }
 
@@ -285,7 +286,7 @@ proptest! {
                     }
                 }
                 Step::Outcome(event) => connections.outcome(&event),
-                Step::Close(event) => connections.close(&event),
+                Step::Close(event) => connections.close(&event, &mut Ledger::default()),
                 Step::Tick(now_ns) => connections.tick(now_ns),
             }
             while let Some(news) = connections.next_news() {
@@ -301,6 +302,7 @@ proptest! {
                         told.1 = 1;
                     }
                     News::Forgotten(_) => forgotten += 1,
+                    News::Used(..) => unreachable!("no step uses a socket"),
                 }
             }
             prop_assert!(connections.len() <= 6);

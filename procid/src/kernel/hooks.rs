@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -9,14 +11,14 @@ use aya::{
     Btf, BtfError, Ebpf,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
-        CgroupSockAddr, Lsm, ProgramError, TracePoint,
+        CgroupSockAddr, FExit, Lsm, ProgramError, TracePoint,
     },
 };
 
 use crate::agent::settings::Backend;
 
 /// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Attach {
     /// BTF-typed tracepoint.
     Tracepoint(&'static str),
@@ -24,8 +26,10 @@ pub(crate) enum Attach {
     SyscallExit(&'static str),
     CgroupSockAddr,
     CgroupSock,
-    CgroupEgress,
+    CgroupSkb(CgroupSkbAttachType),
     Lsm(&'static str),
+    /// Return of a kernel function.
+    Return(&'static str),
 }
 
 /// What a hook is for.
@@ -35,10 +39,13 @@ pub(crate) enum Role {
     Core,
     /// Connection records of the cgroup backend.
     Cgroup,
-    /// Connection records of the LSM backend, where there is no cgroup backend.
+    /// Connection records of the LSM backend: of all sockets where there is no
+    /// cgroup backend, else of those that pass none of its hooks.
     LsmRecords,
     /// What the LSM backend adds to the cgroup backend.
     LsmExtra,
+    /// Stand-ins for `sock_send_length` and `sock_recv_length`.
+    StandIn,
 }
 
 /// One hook.
@@ -56,6 +63,22 @@ pub(crate) struct Hook {
     pub(crate) without: &'static str,
     /// The first mainline kernel that has it.
     pub(crate) since: &'static str,
+}
+
+/// What tells the bytes, errors and users of sends and receives.
+pub(crate) const LENGTHS: [&str; 2] = ["tp_btf/sock_send_length", "tp_btf/sock_recv_length"];
+
+const fn stand_in(program: &'static str, name: &'static str, function: &'static str) -> Hook {
+    Hook {
+        program,
+        name,
+        attach: Attach::Return(function),
+        role: Role::StandIn,
+        required: false,
+        gives: "what sock_send_length and sock_recv_length tell on newer kernels",
+        without: "speakers, the outcome of failed datagrams and the bytes of datagrams are not seen",
+        since: "5.5",
+    }
 }
 
 /// The order is the order of attaching: identity first, so that no connection
@@ -113,14 +136,39 @@ pub(crate) const HOOKS: &[Hook] = &[
     },
     Hook {
         program: "send_length",
-        name: "tp_btf/sock_send_length",
+        name: LENGTHS[0],
         attach: Attach::Tracepoint("sock_send_length"),
         role: Role::Core,
         required: false,
-        gives: "the outcome and error of datagram sends",
-        without: "a failed datagram send is recorded with outcome unknown",
+        gives: "each send: its bytes, its error, its user; packet sockets",
+        without: "stand-ins are used",
         since: "6.3",
     },
+    Hook {
+        program: "receive_length",
+        name: LENGTHS[1],
+        attach: Attach::Tracepoint("sock_recv_length"),
+        role: Role::Core,
+        required: false,
+        gives: "the bytes of each receive",
+        without: "stand-ins are used",
+        since: "6.3",
+    },
+    stand_in("returned_sendmsg", "fexit/inet_sendmsg", "inet_sendmsg"),
+    stand_in("returned_sendmsg6", "fexit/inet6_sendmsg", "inet6_sendmsg"),
+    stand_in("returned_sendpage", "fexit/inet_sendpage", "inet_sendpage"),
+    stand_in("returned_recvmsg", "fexit/inet_recvmsg", "inet_recvmsg"),
+    stand_in("returned_recvmsg6", "fexit/inet6_recvmsg", "inet6_recvmsg"),
+    stand_in(
+        "returned_sendmsg_packet",
+        "fexit/packet_sendmsg",
+        "packet_sendmsg",
+    ),
+    stand_in(
+        "returned_recvmsg_packet",
+        "fexit/packet_recvmsg",
+        "packet_recvmsg",
+    ),
     Hook {
         program: "sys_exit_connect",
         name: "tracepoint/sys_exit_connect",
@@ -129,6 +177,36 @@ pub(crate) const HOOKS: &[Hook] = &[
         required: false,
         gives: "errors of connects that never became a TCP state, source of connected UDP",
         without: "ENETUNREACH and the like have no error code; connected UDP waits for its first send",
+        since: "4.7",
+    },
+    Hook {
+        program: "sys_exit_accept",
+        name: "tracepoint/sys_exit_accept",
+        attach: Attach::SyscallExit("sys_exit_accept"),
+        role: Role::Core,
+        required: false,
+        gives: "who accepts a connection",
+        without: "who accepts a connection is not seen",
+        since: "4.7",
+    },
+    Hook {
+        program: "sys_exit_accept4",
+        name: "tracepoint/sys_exit_accept4",
+        attach: Attach::SyscallExit("sys_exit_accept4"),
+        role: Role::Core,
+        required: false,
+        gives: "who accepts a connection",
+        without: "who accepts a connection is not seen",
+        since: "4.7",
+    },
+    Hook {
+        program: "sys_exit_socket",
+        name: "tracepoint/sys_exit_socket",
+        attach: Attach::SyscallExit("sys_exit_socket"),
+        role: Role::Core,
+        required: false,
+        gives: "who makes a packet socket",
+        without: "the opener of a packet socket is not known",
         since: "4.7",
     },
     Hook {
@@ -154,11 +232,21 @@ pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "egress",
         name: "cgroup_skb/egress",
-        attach: Attach::CgroupEgress,
+        attach: Attach::CgroupSkb(CgroupSkbAttachType::Egress),
         role: Role::Cgroup,
         required: false,
-        gives: "the source address of unconnected datagrams",
-        without: "unconnected datagrams of unbound sockets have no source address",
+        gives: "raw and ping packets, the source of unconnected datagrams, source routes",
+        without: "raw and ping packets, and source routes, are not seen",
+        since: "4.10",
+    },
+    Hook {
+        program: "ingress",
+        name: "cgroup_skb/ingress",
+        attach: Attach::CgroupSkb(CgroupSkbAttachType::Ingress),
+        role: Role::Cgroup,
+        required: false,
+        gives: "whether an unconnected socket hears of one peer or of several",
+        without: "what recv(2) takes from an unconnected socket is counted for no peer",
         since: "4.10",
     },
     Hook {
@@ -202,6 +290,26 @@ pub(crate) const HOOKS: &[Hook] = &[
         since: "4.18",
     },
     Hook {
+        program: "recvmsg4",
+        name: "cgroup/recvmsg4",
+        attach: Attach::CgroupSockAddr,
+        role: Role::Cgroup,
+        required: false,
+        gives: "from whom an IPv4 datagram came",
+        without: "bytes from several IPv4 peers are not told apart",
+        since: "5.2",
+    },
+    Hook {
+        program: "recvmsg6",
+        name: "cgroup/recvmsg6",
+        attach: Attach::CgroupSockAddr,
+        role: Role::Cgroup,
+        required: false,
+        gives: "from whom an IPv6 datagram came",
+        without: "bytes from several IPv6 peers are not told apart",
+        since: "5.2",
+    },
+    Hook {
         program: "measure",
         name: "lsm.s/bprm_committed_creds",
         attach: Attach::Lsm("bprm_committed_creds"),
@@ -212,13 +320,23 @@ pub(crate) const HOOKS: &[Hook] = &[
         since: "5.18",
     },
     Hook {
+        program: "lsm_graft",
+        name: "lsm/sock_graft",
+        attach: Attach::Lsm("sock_graft"),
+        role: Role::LsmExtra,
+        required: false,
+        gives: "who accepts a connection, through io_uring too",
+        without: "an accept through io_uring is not seen",
+        since: "5.7",
+    },
+    Hook {
         program: "lsm_post_create",
         name: "lsm/socket_post_create",
         attach: Attach::Lsm("socket_post_create"),
         role: Role::LsmRecords,
         required: true,
-        gives: "the creator of each socket",
-        without: "no creator is known",
+        gives: "the creator of each socket, packet sockets included",
+        without: "no hook but system calls tells who made a socket",
         since: "5.7",
     },
     Hook {
@@ -227,8 +345,8 @@ pub(crate) const HOOKS: &[Hook] = &[
         attach: Attach::Lsm("socket_connect"),
         role: Role::LsmRecords,
         required: true,
-        gives: "connects (not Fast Open)",
-        without: "no connection is seen",
+        gives: "connects of every protocol",
+        without: "connects of raw sockets, UDP-Lite, SCTP and DCCP are not seen, or at their first packet",
         since: "5.7",
     },
     Hook {
@@ -237,8 +355,8 @@ pub(crate) const HOOKS: &[Hook] = &[
         attach: Attach::Lsm("socket_sendmsg"),
         role: Role::LsmRecords,
         required: true,
-        gives: "addressed datagrams",
-        without: "no unconnected datagram is seen",
+        gives: "addressed datagrams of every protocol, Fast Open",
+        without: "failed raw sends, and datagrams of SCTP, are not seen",
         since: "5.7",
     },
     Hook {
@@ -247,8 +365,8 @@ pub(crate) const HOOKS: &[Hook] = &[
         attach: Attach::Lsm("sk_free_security"),
         role: Role::LsmRecords,
         required: false,
-        gives: "the end of datagram flows",
-        without: "datagram flows have no close record",
+        gives: "the end of datagram and packet sockets",
+        without: "the end of a packet socket is seen up to two seconds late",
         since: "5.7",
     },
 ];
@@ -259,9 +377,19 @@ impl Hook {
         match self.role {
             Role::Core => true,
             Role::Cgroup => backend != Backend::Lsm && cgroup,
-            Role::LsmRecords => backend != Backend::Cgroup && !cgroup,
-            Role::LsmExtra => backend != Backend::Cgroup,
+            Role::LsmRecords | Role::LsmExtra => backend != Backend::Cgroup,
+            Role::StandIn => true,
         }
+    }
+
+    /// Whether procid does not start without it.
+    pub(crate) fn is_needed(&self, cgroup: bool) -> bool {
+        self.required && (self.role != Role::LsmRecords || !cgroup)
+    }
+
+    /// Whether it is part of the LSM backend.
+    pub(crate) const fn is_lsm(&self) -> bool {
+        matches!(self.attach, Attach::Lsm(_))
     }
 
     pub(crate) fn program_type(&self) -> &'static str {
@@ -270,7 +398,8 @@ impl Hook {
             Attach::SyscallExit(_) => "BPF_PROG_TYPE_TRACEPOINT",
             Attach::CgroupSockAddr => "BPF_PROG_TYPE_CGROUP_SOCK_ADDR",
             Attach::CgroupSock => "BPF_PROG_TYPE_CGROUP_SOCK",
-            Attach::CgroupEgress => "BPF_PROG_TYPE_CGROUP_SKB",
+            Attach::CgroupSkb(_) => "BPF_PROG_TYPE_CGROUP_SKB",
+            Attach::Return(_) => "BPF_PROG_TYPE_TRACING",
             Attach::Lsm(_) => "BPF_PROG_TYPE_LSM",
         }
     }
@@ -321,14 +450,15 @@ impl Hook {
                 program.load()?;
                 program.attach(cgroup()?, CgroupAttachMode::Single)?;
             }
-            Attach::CgroupEgress => {
+            Attach::CgroupSkb(direction) => {
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
-                program.attach(
-                    cgroup()?,
-                    CgroupSkbAttachType::Egress,
-                    CgroupAttachMode::Single,
-                )?;
+                program.attach(cgroup()?, direction, CgroupAttachMode::Single)?;
+            }
+            Attach::Return(function) => {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, btf)?;
+                program.attach()?;
             }
             Attach::Lsm(name) => {
                 let program: &mut Lsm = program.try_into()?;
@@ -352,7 +482,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     fn new(hook: &Hook, error: &anyhow::Error) -> Self {
         let absent = match hook.attach {
-            Attach::Tracepoint(_) | Attach::Lsm(_) => matches!(
+            Attach::Tracepoint(_) | Attach::Lsm(_) | Attach::Return(_) => matches!(
                 error.downcast_ref::<ProgramError>(),
                 Some(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }))
             ),
@@ -408,6 +538,22 @@ pub(crate) fn cgroup2_root() -> Option<PathBuf> {
         }
         Some(PathBuf::from(unescape(front.split(' ').nth(4)?)))
     })
+}
+
+/// Id and depth of a cgroup below the root of its hierarchy. On 64-bit systems
+/// the id is the number of the directory's inode.
+///
+/// # Errors
+///
+/// The directory cannot be looked at, or is not below the cgroup v2 mount.
+pub(crate) fn cgroup_of(path: &Path, cgroup: &File) -> io::Result<(u64, u32)> {
+    let root = cgroup2_root().ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))?;
+    let path = path.canonicalize()?;
+    let below = path
+        .strip_prefix(root.canonicalize()?)
+        .map_err(io::Error::other)?;
+    let level = u32::try_from(below.components().count()).map_err(io::Error::other)?;
+    Ok((cgroup.metadata()?.ino(), level))
 }
 
 /// mountinfo writes space, tab, newline and backslash as `\ooo`.

@@ -42,6 +42,21 @@ struct TaskInfo {
     padding: u32,
 }
 
+/// The `map` arm of the same.
+#[repr(C)]
+struct MapInfo {
+    map_fd: u32,
+}
+
+/// What an iterator goes over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Over<'a> {
+    /// Everything of its kind.
+    All,
+    Thread(u32),
+    Map(BorrowedFd<'a>),
+}
+
 /// The `iter_create` arm of `union bpf_attr`.
 #[repr(C)]
 struct IterCreate {
@@ -69,17 +84,30 @@ fn bpf_fd<T>(command: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Starts an iterator over every task, or over one thread.
+/// Starts an iterator.
 ///
 /// aya's `Iter::attach` takes no parameters, hence the calls by hand.
-fn start(program: BorrowedFd<'_>, tid: Option<u32>) -> io::Result<File> {
-    let info = TaskInfo {
-        tid: tid.unwrap_or(0),
-        pid: 0,
-        pid_fd: 0,
-        padding: 0,
-    };
+fn start(program: BorrowedFd<'_>, over: Over<'_>) -> io::Result<File> {
     let descriptor = |fd: i32| u32::try_from(fd).map_err(io::Error::other);
+    let (thread, map);
+    let (iter_info, iter_info_len) = match over {
+        Over::All => (0, 0),
+        Over::Thread(tid) => {
+            thread = TaskInfo {
+                tid,
+                pid: 0,
+                pid_fd: 0,
+                padding: 0,
+            };
+            (std::ptr::from_ref(&thread) as u64, size_of::<TaskInfo>())
+        }
+        Over::Map(fd) => {
+            map = MapInfo {
+                map_fd: descriptor(fd.as_raw_fd())?,
+            };
+            (std::ptr::from_ref(&map) as u64, size_of::<MapInfo>())
+        }
+    };
     let link = bpf_fd(
         BPF_LINK_CREATE,
         &LinkCreate {
@@ -87,16 +115,8 @@ fn start(program: BorrowedFd<'_>, tid: Option<u32>) -> io::Result<File> {
             target_fd: 0,
             attach_type: BPF_TRACE_ITER,
             flags: 0,
-            iter_info: if tid.is_some() {
-                std::ptr::from_ref(&info) as u64
-            } else {
-                0
-            },
-            iter_info_len: if tid.is_some() {
-                u32::try_from(size_of::<TaskInfo>()).map_err(io::Error::other)?
-            } else {
-                0
-            },
+            iter_info,
+            iter_info_len: u32::try_from(iter_info_len).map_err(io::Error::other)?,
             padding: 0,
         },
     )?;
@@ -115,9 +135,9 @@ fn start(program: BorrowedFd<'_>, tid: Option<u32>) -> io::Result<File> {
 /// # Errors
 ///
 /// The kernel's refusal, or rows that are not events.
-pub(crate) fn rows(program: BorrowedFd<'_>, tid: Option<u32>) -> io::Result<Vec<Event>> {
+pub(crate) fn rows(program: BorrowedFd<'_>, over: Over<'_>) -> io::Result<Vec<Event>> {
     let mut bytes = Vec::new();
-    start(program, tid)?.read_to_end(&mut bytes)?;
+    start(program, over)?.read_to_end(&mut bytes)?;
     let mut rest = bytes.as_slice();
     let mut events = Vec::new();
     while !rest.is_empty() {
@@ -149,7 +169,7 @@ impl Inspect for Inspector {
     fn inspect(&self, fd: BorrowedFd<'_>) -> io::Result<Inspected> {
         let tid = u32::try_from(gettid().as_raw_nonzero().get()).map_err(io::Error::other)?;
         let wanted = u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)?;
-        for event in rows(self.program.as_fd(), Some(tid))? {
+        for event in rows(self.program.as_fd(), Over::Thread(tid))? {
             if let Event::FileRow(row) = event
                 && row.fd == wanted
                 && row.tid == tid

@@ -5,6 +5,8 @@
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
+//! | [`accounts`] | the programs' accounts of datagram destinations |
+//! | [`uncovered`] | ways out that nothing attached here sees |
 //! | [`ring`] | the reading end of the ring buffer |
 //! | [`probe`] | what `procid doctor` tries |
 
@@ -12,14 +14,14 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
@@ -32,18 +34,22 @@ use crate::{
         handle::HookStatus,
         settings::{Args, Backend},
     },
+    connections::Accounts,
     decode::Event,
     identity::hash::Inspect,
     records::Uncovered,
 };
 use btf::KernelTypes;
-use hooks::{HOOKS, Role};
+use hooks::{HOOKS, LENGTHS, Role};
+use uncovered::Sight;
 
+mod accounts;
 pub mod btf;
 mod hooks;
 mod iterate;
 mod probe;
 mod ring;
+mod uncovered;
 
 pub use probe::{Probe, probe};
 pub use ring::Ring;
@@ -73,6 +79,7 @@ pub struct Kernel {
     clock: Array<MapData, u64>,
     losses: PerCpuArray<MapData, u64>,
     inspector: Arc<iterate::Inspector>,
+    tags: OwnedFd,
     /// What the programs log of their own failures.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -92,6 +99,8 @@ pub struct Report {
     pub backend: String,
     pub hooks: Vec<HookStatus>,
     pub uncovered: Vec<Uncovered>,
+    /// The bytes, errors and users of sends and receives are seen.
+    pub lengths: bool,
 }
 
 /// Why nothing could be attached: one sentence with its remedy.
@@ -126,7 +135,7 @@ impl Kernel {
             ));
         }
         let cgroup = open_cgroup(options)?;
-        let mut ebpf = load(options, cgroup.is_some())?;
+        let mut ebpf = load(options, cgroup.as_ref())?;
         let btf = Btf::from_sys_fs().map_err(|error| {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
@@ -135,6 +144,7 @@ impl Kernel {
             ("iterate_tasks", "task"),
             ("iterate_sockets", "task_file"),
             ("iterate_files", "task_file"),
+            ("iterate_counts", "bpf_sk_storage_map"),
         ] {
             load_iterator(&mut ebpf, &btf, program, target).map_err(|error| {
                 AttachError::new(format!("the {program} iterator was refused: {error:#}"))
@@ -150,6 +160,7 @@ impl Kernel {
             clock: take_map(&mut ebpf, "CLOCK")?,
             losses: take_map(&mut ebpf, "LOSSES")?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
+            tags: tags(&ebpf)?,
             report,
             args: options.args,
             logger,
@@ -176,7 +187,7 @@ impl Kernel {
     ///
     /// The kernel's refusal.
     pub fn snapshot(&self) -> io::Result<Vec<Event>> {
-        let mut events = iterate::rows(iterator(&self.ebpf, "iterate_tasks")?, None)?;
+        let mut events = iterate::rows(iterator(&self.ebpf, "iterate_tasks")?, iterate::Over::All)?;
         if self.args == Args::Full {
             for event in &mut events {
                 add_args(event);
@@ -184,9 +195,32 @@ impl Kernel {
         }
         events.extend(iterate::rows(
             iterator(&self.ebpf, "iterate_sockets")?,
-            None,
+            iterate::Over::All,
         )?);
         Ok(events)
+    }
+
+    /// What every tagged socket has sent and received so far: `CountsRow` events.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub fn counts(&self) -> io::Result<Vec<Event>> {
+        let over = iterate::Over::Map(self.tags.as_fd());
+        iterate::rows(iterator(&self.ebpf, "iterate_counts")?, over)
+    }
+
+    /// The programs' accounts of datagram destinations; can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// The eBPF object has no such maps.
+    pub fn take_accounts(&mut self) -> Result<Box<dyn Accounts>, AttachError> {
+        Ok(Box::new(accounts::Maps {
+            destinations: take_map(&mut self.ebpf, "DESTINATIONS")?,
+            scans: take_map(&mut self.ebpf, "SCANS")?,
+            counts: self.report.lengths,
+        }))
     }
 
     /// Events lost by the kernel side so far, by cause.
@@ -262,7 +296,7 @@ fn open_cgroup(options: &Options) -> Result<Option<File>, AttachError> {
     Ok(Some(file))
 }
 
-fn load(options: &Options, cgroup: bool) -> Result<Ebpf, AttachError> {
+fn load(options: &Options, cgroup: Option<&File>) -> Result<Ebpf, AttachError> {
     let types = std::fs::read(BTF_PATH).map_err(|error| {
         AttachError::new(format!(
             "this kernel describes no types in {BTF_PATH} ({error}): it needs CONFIG_DEBUG_INFO_BTF"
@@ -279,12 +313,19 @@ fn load(options: &Options, cgroup: bool) -> Result<Ebpf, AttachError> {
     if hooks::tracefs_has("syscalls", "sys_exit_connect") {
         settings |= SETTING_SYS_EXIT;
     }
-    if !cgroup {
+    if cgroup.is_none() {
         settings |= SETTING_LSM_RECORDS;
     }
+    let (watched, level) = match (&options.cgroup, cgroup) {
+        (Some(path), Some(cgroup)) => hooks::cgroup_of(path, cgroup)
+            .map_err(|error| AttachError::new(format!("{}: {error}", path.display())))?,
+        _ => (0, 0),
+    };
     EbpfLoader::new()
         .override_global("OFFSETS", offsets.as_bytes(), true)
         .override_global("SETTINGS", &settings, true)
+        .override_global("WATCHED_CGROUP", &watched, true)
+        .override_global("WATCHED_LEVEL", &level, true)
         .load(OBJECT)
         .map_err(|error| {
             AttachError::new(format!(
@@ -324,10 +365,13 @@ fn attach_hooks(
         .iter()
         .filter(|hook| hook.used_by(options.backend, cgroup.is_some()))
     {
+        if hook.role == Role::StandIn && attached(&report, &LENGTHS) {
+            continue;
+        }
         let result = hook.attach(ebpf, btf, cgroup);
         let mut missed = false;
         if let Err(refusal) = &result {
-            if hook.required {
+            if hook.is_needed(cgroup.is_some()) {
                 let instead = if hook.role == Role::LsmRecords && options.backend == Backend::Auto {
                     format!("{NO_CGROUP2}; and the LSM backend cannot stand in: ")
                 } else {
@@ -340,12 +384,15 @@ fn attach_hooks(
             }
             // Where BPF LSM programs are refused, the cgroup backend is whole
             // without them.
-            missed = !refusal.absent && hook.role != Role::LsmExtra;
-            report.uncovered.push(Uncovered {
-                path: hook.name.to_owned(),
-                reason: format!("{} ({})", hook.without, refusal.reason),
-            });
-        } else if matches!(hook.role, Role::LsmExtra | Role::LsmRecords) {
+            missed = !refusal.absent && !hook.is_lsm();
+            let is_replaced = LENGTHS.contains(&hook.name) || hook.role == Role::StandIn;
+            if !is_replaced {
+                report.uncovered.push(Uncovered {
+                    path: hook.name.to_owned(),
+                    reason: format!("{} ({})", hook.without, refusal.reason),
+                });
+            }
+        } else if hook.is_lsm() {
             lsm = true;
         }
         report.hooks.push(HookStatus {
@@ -364,51 +411,30 @@ fn attach_hooks(
         (false, _) => "cgroup",
     }
     .to_owned();
-    report
-        .uncovered
-        .extend(uncovered_paths(options, cgroup.is_some()));
+    report.lengths = attached(&report, &LENGTHS) || attached(&report, &STAND_INS);
+    let sight = Sight {
+        cgroup: cgroup.is_some(),
+        is_part: options.cgroup.is_some(),
+        lsm,
+        lengths: report.lengths,
+    };
+    report.uncovered.extend(uncovered::paths(sight));
     Ok(report)
 }
 
-/// Ways out that no hook of this version sees.
-fn uncovered_paths(options: &Options, cgroup: bool) -> Vec<Uncovered> {
-    let mut paths = vec![
-        (
-            "raw, ping and AF_PACKET sockets",
-            "their sends are not hooked yet",
-        ),
-        (
-            "UDP-Lite, SCTP, DCCP, vsock and AF_XDP",
-            "their connects and sends are not hooked yet",
-        ),
-        (
-            "a connected socket used by another image",
-            "sends on connected sockets are not attributed again yet",
-        ),
-    ];
-    if cgroup {
-        if options.cgroup.is_some() {
-            paths.push((
-                "sockets of processes outside the cgroup given",
-                "the cgroup hooks are attached to that cgroup only",
-            ));
-        }
-    } else {
-        paths.extend([
-            ("TCP Fast Open", "it does not pass lsm/socket_connect"),
-            (
-                "the source address of unconnected datagrams",
-                "the LSM backend does not see packets",
-            ),
-        ]);
-    }
-    paths
-        .into_iter()
-        .map(|(path, reason)| Uncovered {
-            path: path.to_owned(),
-            reason: reason.to_owned(),
-        })
-        .collect()
+/// The stand-ins without which nothing is known of what was sent.
+const STAND_INS: [&str; 4] = [
+    "fexit/inet_sendmsg",
+    "fexit/inet6_sendmsg",
+    "fexit/inet_recvmsg",
+    "fexit/inet6_recvmsg",
+];
+
+fn attached(report: &Report, names: &[&str]) -> bool {
+    names.iter().all(|name| {
+        let mut hooks = report.hooks.iter();
+        hooks.any(|hook| hook.attached && hook.name == *name)
+    })
 }
 
 fn load_iterator(
@@ -432,7 +458,18 @@ fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
     }
 }
 
-fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
+/// The map of socket tags, which an iterator walks.
+fn tags(ebpf: &Ebpf) -> Result<OwnedFd, AttachError> {
+    let Some(Map::SkStorage(map)) = ebpf.map("TAGS") else {
+        return Err(AttachError::new("the eBPF object has no map TAGS"));
+    };
+    map.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| AttachError::new(format!("the map of socket tags: {error}")))
+}
+
+fn take_map<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| AttachError::new(format!("the eBPF object has no map {name}")))

@@ -8,7 +8,7 @@ use super::{
     BTF_PATH, Options,
     btf::KernelTypes,
     ensure_tracefs,
-    hooks::{self, HOOKS, Role},
+    hooks::{self, HOOKS, LENGTHS, Role},
     load, load_iterator,
 };
 use crate::agent::settings::Backend;
@@ -47,7 +47,7 @@ pub fn probe(options: &Options) -> Vec<Probe> {
         backend: Backend::Auto,
         args: options.args,
     };
-    let objects = load(&trial, true)
+    let objects = load(&trial, cgroup.file.as_ref())
         .map_err(|error| error.to_string())
         .and_then(|ebpf| {
             let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
@@ -69,9 +69,16 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             return probes;
         }
     };
+    let mut lengths = 0;
     for hook in HOOKS {
+        if hook.role == Role::StandIn && lengths == LENGTHS.len() {
+            continue; // nothing to stand in for
+        }
         let result = hook.attach(&mut ebpf, &btf, cgroup.file.as_ref());
-        let lsm = matches!(hook.role, Role::LsmExtra | Role::LsmRecords);
+        if result.is_ok() && LENGTHS.contains(&hook.name) {
+            lengths += 1;
+        }
+        let lsm = hook.is_lsm();
         probes.push(Probe {
             what: format!("load and attach {} ({})", hook.name, hook.program_type()),
             remedy: result.as_ref().err().map(|_| remedy(hook, lsm)),
@@ -97,6 +104,11 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             "iterate_files",
             "task_file",
             "inode state for verified hashes",
+        ),
+        (
+            "iterate_counts",
+            "bpf_sk_storage_map",
+            "bytes of connections that live on",
         ),
     ] {
         let result = load_iterator(&mut ebpf, &btf, program, target);

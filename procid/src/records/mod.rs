@@ -254,6 +254,9 @@ pub struct Procid {
     /// The image that opened the socket, where another one is speaking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opener: Option<Box<Process>>,
+    /// What the packets are addressed to, where that is not what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loginuid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -301,6 +304,14 @@ pub struct Socket {
     /// Snapshot rows: the kernel's name of the TCP state, `ESTABLISHED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wire {
+    /// The first hop of a source route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<std::net::IpAddr>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use crate::{
         handle::{Fill, Status},
         render::{self, Telling, hex},
     },
-    connections::{Connection, Key},
+    connections::{Connection, Speaker},
     flow::{Facts, Query},
     identity::{hash::FileHash, image::Provenance},
     records::{Coverage, Record, escape::escape},
@@ -22,19 +22,28 @@ pub const WHO_MAX: usize = 10_000;
 const OVER_LIMIT: &str = "over-answer-limit";
 
 impl Engine {
-    /// Connections that match, oldest first; the last record is the coverage.
+    /// Connections that match, and further images that used them, oldest first; the last record is the coverage.
     pub fn who(&self, query: &Query) -> Vec<Record> {
-        let mut found: Vec<(&Key, &Connection)> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| self.matches(query, connection))
-            .collect();
-        found.sort_by_key(|(key, connection)| (connection.started_ns, **key));
+        let mut found = Vec::new();
+        for (key, connection) in self.connections.iter() {
+            if self.matches(query, connection, None) {
+                found.push((connection.started_ns, key, connection, None));
+            }
+            for speaker in connection.speakers.iter().flat_map(|all| all.iter()) {
+                if self.matches(query, connection, Some(speaker)) {
+                    found.push((speaker.at_ns, key, connection, Some(speaker)));
+                }
+            }
+        }
+        found.sort_by_key(|(at_ns, key, ..)| (*at_ns, **key));
         let over = found.len().saturating_sub(WHO_MAX);
         let renderer = self.renderer();
         let mut records: Vec<Record> = found[over..]
             .iter()
-            .map(|(key, connection)| renderer.connection(**key, connection, Telling::Answer))
+            .map(|(_, key, connection, speaker)| match speaker {
+                None => renderer.connection(**key, connection, Telling::Answer),
+                Some(speaker) => renderer.speaker(**key, connection, speaker),
+            })
             .collect();
         records.push(render::coverage(self.coverage(over as u64)));
         records
@@ -90,8 +99,10 @@ impl Engine {
     }
 
     /// Text is made only where it is asked for.
-    fn matches(&self, query: &Query, connection: &Connection) -> bool {
-        let image = self.images.get(&connection.image);
+    fn matches(&self, query: &Query, connection: &Connection, by: Option<&Speaker>) -> bool {
+        let image = self
+            .images
+            .get(&by.map_or(connection.image, |speaker| speaker.image));
         let path = image
             .filter(|_| query.exe.is_some())
             .and_then(|image| image.path.as_deref())
@@ -109,17 +120,27 @@ impl Engine {
         query.matches(&Facts {
             source_ip: connection.source_ip(),
             source_port: connection.source_port(),
-            destination_ip: Some(connection.destination_ip()),
+            destination_ip: connection.destination_ip(),
             destination_port: connection.destination_port(),
             community_id: community_id.as_deref(),
-            pid: render::pid(connection),
+            pid: by.map_or_else(
+                || render::pid(connection),
+                |speaker| Some(speaker.image.tgid),
+            ),
             executable: path.as_deref(),
             name,
             sha256: sha256.as_deref(),
-            uid: render::uid(connection),
+            uid: by.map_or_else(
+                || render::uid(connection),
+                |speaker| Some(speaker.actor.creds.euid),
+            ),
             container: None,
-            verdict: is_live.then_some("allow"),
-            start: Some(self.frame.clock.at(connection.started_ns)),
+            verdict: (is_live || by.is_some()).then_some("allow"),
+            start: Some(
+                self.frame
+                    .clock
+                    .at(by.map_or(connection.started_ns, |speaker| speaker.at_ns)),
+            ),
             end: connection
                 .ended_ns
                 .map(|ended_ns| self.frame.clock.at(ended_ns.get())),

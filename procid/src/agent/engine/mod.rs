@@ -11,14 +11,15 @@
 //! know of files ([`Engine::next_work`]).
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     num::NonZero,
+    time::Duration,
 };
 
 use procid_common::{
     image::ImageId,
     process::{Exit, Fork},
-    socket::Attempt,
+    socket::{Attempt, Close, Counts, Hook},
 };
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
     settings::Args,
 };
 use crate::{
-    connections::{Connections, Key, News},
+    connections::{Accounts, Connections, Key, News, Outcome},
     decode::{Event, ExecFacts},
     identity::{
         entity::BootId,
@@ -56,6 +57,9 @@ const IMAGES_EVICTED: &str = "images-evicted";
 
 /// Ended images are looked through this often, nanoseconds.
 const RETIRE_EVERY_NS: u64 = 1_000_000_000;
+/// While packet sockets are open, it is looked this often whether they still
+/// are, nanoseconds.
+const SWEEP_EVERY_NS: u64 = 2_000_000_000;
 
 /// What the engine asks of the hash pool, in order.
 #[derive(Debug)]
@@ -74,6 +78,9 @@ pub struct Setup {
     pub clock: Clock,
     /// Now, nanoseconds since boot.
     pub now_ns: u64,
+    /// How often what lives on is told of.
+    pub update_every: Duration,
+    pub accounts: Box<dyn Accounts>,
 }
 
 /// See the [module](self).
@@ -92,6 +99,10 @@ pub struct Engine {
     since_ns: u64,
     now_ns: u64,
     retire_due_ns: u64,
+    accounts: Box<dyn Accounts>,
+    update_every_ns: u64,
+    update_due_ns: u64,
+    sweep_due_ns: u64,
     emitted: u64,
     /// Totals by cause, as the kernel side and the run loop count them.
     lost: BTreeMap<String, u64>,
@@ -105,7 +116,12 @@ impl Engine {
     }
 
     fn with_connections(setup: Setup, connections: Connections) -> Self {
+        let update_every_ns = u64::try_from(setup.update_every.as_nanos()).unwrap_or(u64::MAX);
         Self {
+            accounts: setup.accounts,
+            update_every_ns,
+            update_due_ns: setup.now_ns.saturating_add(update_every_ns),
+            sweep_due_ns: setup.now_ns,
             images: Images::new(setup.boot_id),
             frame: Frame {
                 boot_id: setup.boot_id,
@@ -150,9 +166,18 @@ impl Engine {
             Event::Exit(exit) => self.exit(&exit),
             Event::Attempt(attempt) => self.attempt(&attempt),
             Event::Outcome(outcome) => self.connections.outcome(&outcome),
-            Event::Close(close) => self.connections.close(&close),
+            Event::Close(close) => self.connections.close(&close, &mut *self.accounts),
+            Event::Use(event) => {
+                let key = self.connections.used(&event);
+                self.hold(key, &event.image);
+            }
+            Event::Accept(event) => {
+                let key = self.connections.accept(&event);
+                self.hold(key, &event.image);
+            }
+            Event::Wire(event) => self.connections.wire(&event),
             // Rows belong to the start; file rows are the inspector's.
-            Event::TaskRow(_) | Event::SocketRow(_) | Event::FileRow(_) => {}
+            Event::TaskRow(_) | Event::SocketRow(_) | Event::FileRow(_) | Event::CountsRow(_) => {}
         }
         self.take_news();
     }
@@ -204,15 +229,63 @@ impl Engine {
         }
     }
 
+    /// Whether the engine wants to know what all sockets have counted so far.
+    pub fn wants_counts(&self) -> bool {
+        self.now_ns >= self.update_due_ns
+            || (self.connections.has_packets() && self.now_ns >= self.sweep_due_ns)
+    }
+
+    /// Takes in what all live sockets had counted at `at_ns` or later, and tells
+    /// of those that have lived long enough since they were told of.
+    pub fn counts(&mut self, rows: impl IntoIterator<Item = Event>, at_ns: u64) {
+        let is_update = self.now_ns >= self.update_due_ns;
+        let before_ns = self.now_ns.saturating_sub(self.update_every_ns);
+        let there = self.take_counts(rows, is_update.then_some(before_ns));
+        if is_update {
+            self.update_due_ns = self.now_ns.saturating_add(self.update_every_ns);
+        }
+        self.sweep_due_ns = self.now_ns.saturating_add(SWEEP_EVERY_NS);
+        self.connections
+            .end_gone(|cookie| there.contains(&cookie), at_ns, &mut *self.accounts);
+        self.take_news();
+    }
+
+    /// Tells what the flows that began before `before_ns` have counted; returns
+    /// the sockets there are.
+    fn take_counts(
+        &mut self,
+        rows: impl IntoIterator<Item = Event>,
+        before_ns: Option<u64>,
+    ) -> HashSet<u64> {
+        let mut there = HashSet::new();
+        for row in rows {
+            let Event::CountsRow(row) = row else { continue };
+            there.insert(row.cookie);
+            for key in self.connections.counted(&row, &*self.accounts) {
+                let is_due = self.connections.get(&key).is_some_and(|connection| {
+                    // Its beginning is told before, or is in the queue.
+                    connection.outcome != Outcome::Pending
+                        && before_ns.is_some_and(|before_ns| connection.started_ns <= before_ns)
+                });
+                if is_due {
+                    self.push(Item::Update(key), self.now_ns);
+                }
+            }
+        }
+        there
+    }
+
     /// Tells the engine how far the time of day is from the time since boot.
     pub fn clock_is(&mut self, offset: Offset) {
         self.frame.clock.follow(offset);
     }
 
-    /// No event comes any more: attempts without outcome are told as unknown.
-    pub fn finish(&mut self) {
+    /// No event comes any more: attempts without outcome are told as unknown,
+    /// and what lives on for the last time.
+    pub fn finish(&mut self, rows: impl IntoIterator<Item = Event>) {
         self.connections.give_up_waiting();
         self.take_news();
+        self.take_counts(rows, Some(u64::MAX));
     }
 
     /// The next record, in the order in which things became known; `None` when
@@ -269,6 +342,16 @@ impl Engine {
     }
 
     fn attempt(&mut self, attempt: &Attempt) {
+        if let Some(key) = self.connections.crowded_out(attempt) {
+            let close = Close {
+                header: attempt.header,
+                cookie: key.cookie,
+                flow: key.flow,
+                hook: Hook::Sendmsg4 as u32,
+                counts: Counts::default(),
+            };
+            self.connections.close(&close, &mut *self.accounts);
+        }
         match self.connections.attempt(attempt) {
             Some(key) => self.hold_images(key),
             None => tracing::debug!(attempt.cookie, attempt.flow, "an attempt was told twice"),
@@ -284,6 +367,13 @@ impl Engine {
         }
     }
 
+    /// The same of one image that has come to a connection, if there is one.
+    fn hold(&mut self, key: Option<Key>, image: &ImageId) {
+        if key.is_some() {
+            self.images.hold(image);
+        }
+    }
+
     fn ask_for_hash(&mut self, id: &ImageId) {
         let request = self.images.get(id).and_then(|image| image.request());
         self.work.extend(request.map(Work::Hash));
@@ -293,6 +383,10 @@ impl Engine {
         while let Some(news) = self.connections.next_news() {
             match news {
                 News::Opened(key) => self.push(Item::Opened(key), self.now_ns),
+                News::Used(key, speaker) => {
+                    let at_ns = speaker.at_ns;
+                    self.push(Item::Used(key, speaker), at_ns);
+                }
                 News::Closed(key) => self.push(Item::Closed(key), self.now_ns),
                 News::Forgotten(connection) => {
                     for id in connection.images() {
@@ -319,8 +413,9 @@ impl Engine {
     fn render(&mut self, what: Item, at_ns: u64) -> Option<Record> {
         let renderer = self.renderer();
         let subject = what.subject(&self.connections);
-        let opened = match what {
-            Item::Opened(key) => Some(key),
+        let told = match &what {
+            Item::Opened(key) => Some((*key, None)),
+            Item::Used(key, speaker) => Some((*key, Some(speaker.image))),
             _ => None,
         };
         let mut record = match what {
@@ -334,6 +429,13 @@ impl Engine {
             Item::Opened(key) => {
                 renderer.connection(key, self.connections.get(&key)?, Telling::Opened)
             }
+            Item::Used(key, speaker) => {
+                renderer.speaker(key, self.connections.get(&key)?, &speaker)
+            }
+            Item::Update(key) => {
+                let connection = self.connections.get(&key)?;
+                renderer.connection(key, connection, Telling::Update(at_ns))
+            }
             Item::Closed(key) => {
                 renderer.connection(key, self.connections.get(&key)?, Telling::Closed)
             }
@@ -346,8 +448,14 @@ impl Engine {
         if let Some(event) = &mut record.event {
             event.sequence = Some(self.emitted);
         }
-        if let Some(connection) = opened.and_then(|key| self.connections.get_mut(&key)) {
-            connection.sequence = NonZero::new(self.emitted);
+        if let Some((key, speaker)) = told
+            && let Some(connection) = self.connections.get_mut(&key)
+        {
+            let sequence = NonZero::new(self.emitted);
+            match speaker {
+                None => connection.sequence = sequence,
+                Some(image) => connection.tell_speaker(&image, sequence),
+            }
         }
         Some(record)
     }

@@ -6,7 +6,7 @@ use procid_common::image::ImageId;
 
 use crate::{
     agent::render::Ready,
-    connections::{Connection, Connections, Key},
+    connections::{Connection, Connections, Key, Speaker},
     identity::images::Images,
 };
 
@@ -28,6 +28,8 @@ pub(super) enum Item {
     /// An image found running.
     Row(ImageId),
     Opened(Key),
+    Used(Key, Box<Speaker>),
+    Update(Key),
     Closed(Key),
     /// A socket found open without a cookie: nothing later can name it, so
     /// that it is told of and not kept.
@@ -44,7 +46,8 @@ impl Item {
             | Self::Exit(id, _)
             | Self::Hash(id)
             | Self::Row(id) => Some(*id),
-            Self::Opened(key) | Self::Closed(key) => {
+            Self::Used(_, speaker) => Some(speaker.image),
+            Self::Opened(key) | Self::Update(key) | Self::Closed(key) => {
                 connections.get(key).map(|connection| connection.image)
             }
             Self::Nameless(row) => Some(row.1.image),

@@ -10,21 +10,26 @@ use super::{
     process::{provenance, put_actor},
 };
 use crate::{
-    connections::{Connection, Key, Outcome, Role},
+    connections::{Connection, Key, Outcome, Role, Speaker},
     flow::community_id::community_id,
     identity::image::Provenance,
     records::{
-        Endpoint, ErrorCode, Event, Network, Process, Procid, Record, Related, Socket, words,
+        Endpoint, ErrorCode, Event, Network, Process, Procid, Record, Related, Socket, Wire, words,
     },
 };
+
+const DATASET: &str = "procid.connection";
+const SPEAKER_TYPES: &[&str] = &["connection", "info", "allowed"];
 
 /// What a record tells of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::agent) enum Telling {
     /// The act and its outcome.
     Opened,
+    /// What lives on, at this time (nanoseconds since boot).
+    Update(u64),
     Closed,
-    /// Both, to who asks.
+    /// All of it, to who asks.
     Answer,
 }
 
@@ -35,36 +40,35 @@ impl Renderer<'_> {
         connection: &Connection,
         telling: Telling,
     ) -> Record {
-        let is_closed = telling == Telling::Closed;
         let ended_ns = connection.ended_ns.map(std::num::NonZero::get);
+        let is_act = matches!(telling, Telling::Opened | Telling::Answer);
         let mut record = self.record(&Head {
             action: match telling {
                 Telling::Closed => "close",
-                _ if connection.is_send() => "send",
-                _ => "connect",
+                Telling::Update(_) => "update",
+                _ => act(connection),
             },
-            dataset: "procid.connection",
+            dataset: DATASET,
             category: Some("network"),
             types: types(connection, telling),
-            is_state: !is_closed && connection.provenance == Provenance::Snapshot,
-            at_ns: match ended_ns {
-                Some(ended_ns) if is_closed => ended_ns,
+            is_state: is_act && connection.provenance == Provenance::Snapshot,
+            at_ns: match (telling, ended_ns) {
+                (Telling::Closed, Some(ended_ns)) => ended_ns,
+                (Telling::Update(at_ns), _) => at_ns,
                 _ => connection.started_ns,
             },
         });
         let mut procid = Box::new(self.procid(key, connection));
         self.put_ends(&mut record, connection);
         self.put_owner(&mut record, &mut procid, connection);
-        put_outcome(&mut record, &mut procid, connection, is_closed);
+        put_outcome(&mut record, &mut procid, connection, is_act);
+        if telling != Telling::Opened && (telling != Telling::Answer || ended_ns.is_some()) {
+            put_bytes(&mut record, &mut procid, connection);
+        }
         if let Some(event) = &mut record.event
             && telling != Telling::Opened
-            && let Some(ended_ns) = ended_ns
         {
-            self.put_times(event, &mut procid, connection, ended_ns);
-            if connection.released_ns == connection.ended_ns {
-                let reason = "its last state change was not seen: this is when its last descriptor was closed";
-                absent(&mut procid, "event.end", reason);
-            }
+            self.put_times(event, &mut procid, connection);
         }
         if let Some(event) = &mut record.event
             && telling == Telling::Answer
@@ -75,18 +79,70 @@ impl Renderer<'_> {
         record
     }
 
+    /// The first send of an image on a connection that another one opened.
+    pub(in crate::agent) fn speaker(
+        &self,
+        key: Key,
+        connection: &Connection,
+        speaker: &Speaker,
+    ) -> Record {
+        let mut record = self.record(&Head {
+            action: "send",
+            dataset: DATASET,
+            category: Some("network"),
+            types: SPEAKER_TYPES,
+            is_state: false,
+            at_ns: speaker.at_ns,
+        });
+        let mut procid = Box::new(self.procid(key, connection));
+        procid.verdict = Some("allow".to_owned());
+        procid.hook = hook(speaker.hook);
+        procid.provenance = Some(provenance(Provenance::Live).to_owned());
+        procid.holders = None;
+        self.put_ends(&mut record, connection);
+        self.put_image(&mut record, &mut procid, &speaker.image);
+        put_actor(&mut record, &mut procid, &speaker.actor);
+        if speaker.flags & flags::IO_WORKER != 0 {
+            procid.flags.push("io-worker".to_owned());
+        }
+        procid.role = Some("speaker".to_owned());
+        self.put_opener(&mut procid, connection);
+        if let Some(event) = &mut record.event {
+            event.outcome = Some("success".to_owned());
+            event.sequence = speaker.sequence.map(std::num::NonZero::get);
+        }
+        record.procid = Some(procid);
+        record
+    }
+
+    fn put_opener(&self, procid: &mut Procid, connection: &Connection) {
+        let opener = match (connection.provenance, connection.role()) {
+            (Provenance::Snapshot, _) | (_, Role::SpeakerOfUnknown | Role::NotSeen) => None,
+            (_, Role::Speaker(creator)) => Some(creator),
+            (_, Role::Opener | Role::Acceptor) => Some(connection.image),
+        };
+        match opener.filter(ImageId::is_known) {
+            Some(opener) => procid.opener = Some(Box::new(self.process_of(&opener))),
+            None => absent(procid, "procid.opener", not_seen(connection)),
+        }
+    }
+
     fn procid(&self, key: Key, connection: &Connection) -> Procid {
         let is_live = connection.provenance == Provenance::Live;
-        let hook = Hook::ALL
-            .into_iter()
-            .find(|hook| *hook as u32 == connection.hook);
         let mut procid = Procid {
             verdict: is_live.then(|| "allow".to_owned()),
-            hook: hook.map(|hook| hook.name().to_owned()),
+            hook: hook(connection.hook),
+            wire: connection.wire.as_deref().map(|wire| Wire {
+                destination: Some(words::address(*wire)),
+            }),
             provenance: Some(provenance(connection.provenance).to_owned()),
             socket: Some(Socket {
                 cookie: (key.cookie != 0).then(|| key.cookie.to_string()),
-                socket_type: words::socket_type(connection.sock_type).map(str::to_owned),
+                socket_type: if connection.is_packet() {
+                    Some("packet".to_owned())
+                } else {
+                    words::socket_type(connection.sock_type).map(str::to_owned)
+                },
                 netns: (connection.netns != 0).then(|| connection.netns.to_string()),
                 state: match connection.protocol {
                     6 => words::tcp_state(u32::from(connection.state)).map(str::to_owned),
@@ -110,19 +166,26 @@ impl Renderer<'_> {
     }
 
     fn put_ends(&self, record: &mut Record, connection: &Connection) {
+        let direction = match connection.provenance {
+            Provenance::Live if connection.is_accepted() => Some("ingress"),
+            Provenance::Live => Some("egress"),
+            Provenance::Snapshot => None,
+        };
         let source_ip = connection.source_ip();
         let source_port = connection.source_port();
-        let destination_ip = connection.destination_ip();
-        let destination_port = connection.destination_port();
+        let Some(destination_ip) = connection.destination_ip() else {
+            record.network = direction.map(|direction| Network {
+                direction: Some(direction.to_owned()),
+                ..Network::default()
+            });
+            return;
+        };
         let number = words::iana_number(connection.protocol);
         record.network = Some(Network {
             transport: words::transport(connection.protocol).map(str::to_owned),
             network_type: Some(words::network_type(destination_ip).to_owned()),
             iana_number: number.map(|number| number.to_string()),
-            direction: match connection.provenance {
-                Provenance::Live => Some("egress".to_owned()),
-                Provenance::Snapshot => None,
-            },
+            direction: direction.map(str::to_owned),
             community_id: community_id_of(connection),
             bytes: None,
         });
@@ -133,7 +196,7 @@ impl Renderer<'_> {
         });
         record.destination = Some(Endpoint {
             ip: Some(destination_ip),
-            port: destination_port,
+            port: connection.destination_port(),
             bytes: None,
         });
         let mut ips: Vec<_> = source_ip.into_iter().collect();
@@ -168,11 +231,12 @@ impl Renderer<'_> {
         }
         match connection.role() {
             Role::Opener => procid.role = Some("opener".to_owned()),
-            Role::Speaker(creator) => {
+            Role::Acceptor => procid.role = Some("acceptor".to_owned()),
+            Role::Speaker(_) | Role::SpeakerOfUnknown => {
                 procid.role = Some("speaker".to_owned());
-                procid.opener = Some(Box::new(self.process_of(&creator)));
+                self.put_opener(procid, connection);
             }
-            Role::NotSeen => absent(procid, "procid.role", "the socket is older than procid"),
+            Role::NotSeen => absent(procid, "procid.role", not_seen(connection)),
         }
         match connection.provenance {
             Provenance::Live => {
@@ -191,22 +255,100 @@ impl Renderer<'_> {
         }
     }
 
-    fn put_times(
-        &self,
-        event: &mut Event,
-        procid: &mut Procid,
-        connection: &Connection,
-        ended_ns: u64,
-    ) {
-        event.end = Some(self.time(ended_ns));
-        if connection.provenance == Provenance::Live {
-            event.start = Some(self.time(connection.started_ns));
-            event.duration = Some(ended_ns.saturating_sub(connection.started_ns));
-        } else {
-            let reason = "the socket was opened before procid was attached";
-            absent(procid, "event.start", reason);
-            absent(procid, "event.duration", reason);
+    fn put_times(&self, event: &mut Event, procid: &mut Procid, connection: &Connection) {
+        let ended_ns = connection.ended_ns.map(std::num::NonZero::get);
+        if let Some(ended_ns) = ended_ns {
+            event.end = Some(self.time(ended_ns));
+            if connection.released_ns == connection.ended_ns {
+                let reason = "its last state change was not seen: this is when its last descriptor was closed";
+                absent(procid, "event.end", reason);
+            } else if connection.is_packet() {
+                let reason = "no hook sees the end of a packet socket: it was gone at this time";
+                absent(procid, "event.end", reason);
+            }
         }
+        if connection.provenance == Provenance::Live && !connection.is_use {
+            event.start = Some(self.time(connection.started_ns));
+            event.duration = ended_ns.map(|end_ns| end_ns.saturating_sub(connection.started_ns));
+        } else if ended_ns.is_some() {
+            absent(procid, "event.start", not_seen(connection));
+            absent(procid, "event.duration", not_seen(connection));
+        }
+    }
+}
+
+/// Payload: of an accepted connection, the source is the peer.
+fn put_bytes(record: &mut Record, procid: &mut Procid, connection: &Connection) {
+    let (sent, received) = (connection.sent, connection.received);
+    let (source, destination) = if connection.is_accepted() {
+        (received, sent)
+    } else {
+        (sent, received)
+    };
+    // A record of a packet socket has no destination: beside what was sent, the
+    // sum is all that it can say.
+    let received = if connection.is_packet() {
+        "network.bytes"
+    } else {
+        "destination.bytes"
+    };
+    for (field, bytes) in [("source.bytes", source), (received, destination)] {
+        if bytes.is_none() {
+            absent(procid, field, not_counted(connection));
+        }
+    }
+    if source.is_some() {
+        record.source.get_or_insert_default().bytes = source;
+    }
+    if destination.is_some() && !connection.is_packet() {
+        record.destination.get_or_insert_default().bytes = destination;
+    }
+    if let (Some(source), Some(destination)) = (source, destination)
+        && let Some(network) = &mut record.network
+    {
+        network.bytes = Some(source.saturating_add(destination));
+    }
+}
+
+fn not_counted(connection: &Connection) -> &'static str {
+    if connection.is_stream() && connection.released_ns == connection.ended_ns {
+        "its last state change was not seen"
+    } else if connection.provenance == Provenance::Snapshot
+        || connection.flags & flags::CREATOR_UNSEEN != 0
+    {
+        "the socket is older than procid"
+    } else {
+        "not told apart from that of other peers, or not counted on this kernel"
+    }
+}
+
+/// Why the beginning of a connection is not known.
+fn not_seen(connection: &Connection) -> &'static str {
+    if connection.provenance == Provenance::Snapshot {
+        "the socket was opened before procid was attached"
+    } else if connection.is_accepted() {
+        "who accepted it was not seen"
+    } else if connection.is_packet() {
+        "who made the packet socket was not seen"
+    } else {
+        "the socket is older than procid"
+    }
+}
+
+fn hook(number: u32) -> Option<String> {
+    Hook::ALL
+        .into_iter()
+        .find(|hook| *hook as u32 == number)
+        .map(|hook| hook.name().to_owned())
+}
+
+fn act(connection: &Connection) -> &'static str {
+    if connection.is_use || connection.is_send() {
+        "send"
+    } else if connection.is_accepted() {
+        "accept"
+    } else {
+        "connect"
     }
 }
 
@@ -215,7 +357,7 @@ pub(in crate::agent) fn community_id_of(connection: &Connection) -> Option<Strin
     community_id(
         words::iana_number(connection.protocol)?,
         (connection.source_ip()?, connection.source_port()),
-        (connection.destination_ip(), connection.destination_port()),
+        (connection.destination_ip()?, connection.destination_port()),
     )
 }
 
@@ -237,13 +379,16 @@ pub(in crate::agent) fn pid(connection: &Connection) -> Option<u32> {
 fn types(connection: &Connection, telling: Telling) -> &'static [&'static str] {
     match (telling, connection.provenance) {
         (Telling::Closed, _) => &["connection", "end"],
+        (Telling::Update(_), _) => &["connection", "info"],
         (_, Provenance::Snapshot) => &["info"],
-        _ if matches!(connection.role(), Role::Speaker(_)) => &["connection", "info", "allowed"],
+        _ if matches!(connection.role(), Role::Speaker(_) | Role::SpeakerOfUnknown) => {
+            SPEAKER_TYPES
+        }
         _ => &["connection", "start", "allowed"],
     }
 }
 
-fn put_outcome(record: &mut Record, procid: &mut Procid, connection: &Connection, is_closed: bool) {
+fn put_outcome(record: &mut Record, procid: &mut Procid, connection: &Connection, is_act: bool) {
     let word = match connection.outcome {
         Outcome::Success => Some("success"),
         Outcome::Failure(_) | Outcome::Abandoned => Some("failure"),
@@ -263,9 +408,7 @@ fn put_outcome(record: &mut Record, procid: &mut Procid, connection: &Connection
         ),
         _ => {}
     }
-    if let Some(event) = &mut record.event
-        && !is_closed
-    {
+    if is_act && let Some(event) = &mut record.event {
         event.outcome = word.map(str::to_owned);
     }
 }

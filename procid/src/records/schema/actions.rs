@@ -84,6 +84,13 @@ pub const ACTIONS: &[Action] = &[
     ),
     row("send", Some("network"), ATTEMPT_TYPES, ANY_OUTCOME, ATTEMPT),
     row(
+        "accept",
+        Some("network"),
+        ATTEMPT_TYPES,
+        &["success"],
+        ATTEMPT,
+    ),
+    row(
         "update",
         Some("network"),
         &[&["connection", "info"]],
@@ -285,7 +292,10 @@ fn check_event(fields: Fields<'_>, wrong: &mut Vec<String>) {
         check_addresses(fields, wrong);
     }
     match name {
-        "connect" | "send" => check_attempt(fields, wrong),
+        "connect" | "send" | "accept" => {
+            check_attempt(fields, wrong);
+            check_role(fields, wrong);
+        }
         "close" if fields.text("procid.provenance") == Some("live") => {
             require(
                 fields,
@@ -331,6 +341,21 @@ fn check_attempt(fields: Fields<'_>, wrong: &mut Vec<String>) {
     }
 }
 
+/// The role agrees with the action, and a speaker's record names the opener.
+fn check_role(fields: Fields<'_>, wrong: &mut Vec<String>) {
+    let role = fields.text("procid.role");
+    let is_accept = fields.text("event.action") == Some("accept");
+    if is_accept != (role == Some("acceptor")) {
+        wrong.push("event.action and procid.role disagree on whether it was accepted".to_owned());
+    }
+    if is_accept && fields.text("network.direction") != Some("ingress") {
+        wrong.push("network.direction of an accepted connection is not ingress".to_owned());
+    }
+    if role == Some("speaker") {
+        require(fields, &["procid.opener.pid"], wrong);
+    }
+}
+
 /// Whether `procid.unknown` gives a reason for a field, or for an object that
 /// holds it.
 fn is_explained(fields: Fields<'_>, name: &str) -> bool {
@@ -355,7 +380,10 @@ fn check_addresses(fields: Fields<'_>, wrong: &mut Vec<String>) {
         return;
     }
     let has_ports = matches!(transport, Some("tcp" | "udp" | "udplite" | "sctp" | "dccp"));
-    let is_attempt = matches!(fields.text("event.action"), Some("connect" | "send"));
+    let is_attempt = matches!(
+        fields.text("event.action"),
+        Some("connect" | "send" | "accept")
+    );
     if is_attempt && fields.text("event.kind") == Some("event") {
         require(fields, &["destination.ip", "network.type"], wrong);
         if has_ports {

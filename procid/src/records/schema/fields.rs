@@ -320,6 +320,7 @@ pub const FIELDS: &[Field] = &[
     one_of("procid.parent.hash.reason", Kind::Keyword, REASONS),
     any("procid.ancestry", Kind::Keywords),
     any("procid.holders", Kind::Keywords),
+    any("procid.wire.destination", Kind::Ip),
     any("procid.loginuid", Kind::Id32),
     any("procid.sessionid", Kind::Id32),
     any("procid.cgroup.id", Kind::Decimal),

@@ -14,9 +14,10 @@ fn event() -> impl Strategy<Value = Event> {
         Just(flags::KERNEL),
         Just(flags::CREATOR_UNSEEN),
         Just(flags::IO_WORKER),
+        Just(flags::SUBFLOW),
     ];
     (
-        0..8_u8,
+        0..11_u8,
         id,
         1..6_u64,
         1..4_u32,
@@ -51,6 +52,19 @@ fn event() -> impl Strategy<Value = Event> {
                     Event::Attempt(event)
                 }
                 5 | 6 => Event::Outcome(outcome(cookie, flow, at_ns, error)),
+                7 => Event::Wire(outcome(cookie, flow, at_ns, 0)),
+                8 | 9 => {
+                    let mut event = attempt(cookie, flow, at_ns);
+                    event.image = id;
+                    event.flags |= attempt_flags;
+                    event.source = ipv4(5); // it is connected
+                    if what == 8 {
+                        Event::Use(event)
+                    } else {
+                        event.flags |= flags::ACCEPTED;
+                        Event::Accept(event)
+                    }
+                }
                 _ => Event::Close(close(cookie, flow - 1, at_ns)),
             }
         })
@@ -80,12 +94,14 @@ proptest! {
                 2 => {
                     now_ns += after;
                     engine.tick(now_ns);
+                    let row = close(2, 1, now_ns);
+                    engine.counts([Event::CountsRow(row)], now_ns);
                 }
                 _ => {}
             }
             take(&mut engine);
         }
-        engine.finish();
+        engine.finish([]);
         engine.tick(now_ns + HOLD_NS);
         take(&mut engine);
         prop_assert!(!engine.is_waiting());

@@ -89,7 +89,7 @@ fn an_outcome_that_is_overdue_is_unknown_and_its_late_failure_a_close() {
 fn at_the_end_what_is_undecided_is_unknown() {
     let mut engine = engine_with_curl();
     engine.event(Event::Attempt(attempt(9, 1, NOW)));
-    engine.finish();
+    engine.finish([]);
     let records = records(&mut engine);
     assert_eq!(records[0]["event"]["outcome"], "unknown");
     assert!(!engine.is_waiting());

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     agent::handle::HookStatus,
     connections::fixtures::{
-        MS, actor, attempt, close, datagram, header, image, ipv4, outcome, row,
+        Ledger, MS, actor, attempt, close, datagram, header, image, ipv4, outcome, row,
     },
     flow::Query,
     identity::hash::{Grade, settle::Offset},
@@ -49,6 +49,8 @@ fn engine() -> Engine {
         args: Args::Full,
         clock: Clock::fixed(Offset(1_700_000_000_000_000_000)),
         now_ns: NOW,
+        update_every: Duration::from_secs(300),
+        accounts: Box::new(Ledger::default()),
     })
 }
 

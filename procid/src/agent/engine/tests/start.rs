@@ -36,6 +36,7 @@ fn ready_names_the_hooks_that_are_attached() {
         backend: "cgroup".to_owned(),
         hooks: vec![hook("a", true), hook("b", false)],
         uncovered: Vec::new(),
+        lengths: true,
     });
     let record = &records(&mut engine)[0];
     assert_eq!(record["procid"]["hooks"], serde_json::json!(["a"]));

@@ -28,6 +28,10 @@ fn who_answers_oldest_first_and_says_what_it_could_have_missed() {
     assert_eq!(event.remove("duration"), Some(5.into()));
     event.remove("start");
     event.remove("end");
+    for (object, bytes) in [("source", 100), ("destination", 200), ("network", 300)] {
+        let object = first[object].as_object_mut().unwrap();
+        assert_eq!(object.remove("bytes"), Some(bytes.into()));
+    }
     assert_eq!(first, told[0]);
 }
 

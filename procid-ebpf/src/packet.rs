@@ -1,0 +1,310 @@
+//! Packets: what only they can tell.
+//!
+//! On the way out, the source that the route chose for a datagram, the
+//! destination of sockets whose sends no other hook of the cgroup sees (raw,
+//! ping, connected UDP-Lite), and an address on the wire that is not the one
+//! asked for. These packets are made inside sendmsg(2), in the context of its
+//! caller; of TCP's this is not so, and only its headers are looked at.
+//!
+//! On the way in, whether a socket hears of one peer or of several.
+//!
+//! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/ip_output.c#L317>
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use procid_common::{
+    event::kind,
+    socket::{
+        Address, Hook, SocketTag,
+        flags::{CONNECTED, KERNEL, MANY_PEERS, OTHERS, PENDING, PENDING_SOURCE},
+    },
+};
+
+use crate::{
+    attempt::{Act, act_event, closed, next_flow, sending_by, tell, wired},
+    bytes::begin_send_by,
+    identity::{current_thread_of, image_of},
+    kernel::Kptr,
+    maps::{ACTS, DESTINATIONS},
+    socket::{
+        IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW,
+        TCP_ESTABLISHED, counts, is_any, mapped,
+    },
+    tag::{tag_of, tag_or_late},
+};
+
+/// A cgroup program's word for "go on".
+const ALLOW: i32 = 1;
+
+/// The ends of a packet.
+struct Ends {
+    source: Address,
+    destination: Address,
+    /// Host order; 0 for protocols without ports.
+    source_port: u32,
+    port: u32,
+    /// It carries a source route, perhaps.
+    routed: bool,
+}
+
+#[cgroup_skb]
+pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
+    let _ = try_egress(&ctx);
+    ALLOW
+}
+
+#[cgroup_skb]
+pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
+    let _ = try_ingress(&ctx);
+    ALLOW
+}
+
+/// The socket of a packet, and its protocol.
+#[inline(always)]
+fn socket_of(ctx: &SkBuffContext) -> Option<(*mut c_void, u16)> {
+    // SAFETY: the context is valid for the program's run.
+    let skb = unsafe { &*ctx.skb.skb };
+    // SAFETY: a field of the context, which the verifier rewrites.
+    let sk = unsafe { skb.__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: not null, as the helper asks.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: not null; a field the verifier rewrites.
+    Some((sk.cast(), unsafe { (*sk).protocol } as u16))
+}
+
+/// Next headers that stand before a routing header, and itself.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION_OPTIONS: u8 = 60;
+
+#[inline(always)]
+fn routed(ctx: &SkBuffContext) -> Option<(u8, bool)> {
+    let first: u8 = ctx.load(0).ok()?;
+    let routed = if first >> 4 == 4 {
+        first & 0xf > 5
+    } else {
+        matches!(
+            ctx.load::<u8>(6).ok()?,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS
+        )
+    };
+    Some((first, routed))
+}
+
+#[inline(always)]
+fn ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
+    let (first, routed) = routed(ctx)?;
+    let (source, destination, header) = if first >> 4 == 4 {
+        let source: u32 = ctx.load(12).ok()?;
+        let destination: u32 = ctx.load(16).ok()?;
+        let header = usize::from(first & 0xf) * 4;
+        (mapped(source), mapped(destination), header)
+    } else {
+        (ctx.load(8).ok()?, ctx.load(24).ok()?, 40)
+    };
+    let mut ends = Ends {
+        source,
+        destination,
+        source_port: 0,
+        port: 0,
+        routed,
+    };
+    if protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE {
+        if first >> 4 != 4 && routed {
+            // The ports are behind headers of any length: the tag has them.
+            return Some(ends);
+        }
+        ends.source_port = u32::from(u16::from_be(ctx.load::<u16>(header).ok()?));
+        ends.port = u32::from(u16::from_be(ctx.load::<u16>(header + 2).ok()?));
+    }
+    Some(ends)
+}
+
+#[inline(always)]
+fn try_egress(ctx: &SkBuffContext) -> Option<()> {
+    let (sk, protocol) = socket_of(ctx)?;
+    match protocol {
+        IPPROTO_TCP => {
+            let (_, routed) = routed(ctx)?;
+            if routed {
+                let tag = tag_of(sk)?;
+                let flow = tag.primary;
+                tell_wire(tag, flow, tag.destination, &ends(ctx, protocol)?);
+            }
+        }
+        IPPROTO_UDP => {
+            let tag = tag_of(sk)?;
+            if tag.flags & PENDING_SOURCE != 0 {
+                tell_source(tag, &ends(ctx, protocol)?);
+            } else if tag.flags & CONNECTED != 0 && tag.wired != tag.primary {
+                let (_, routed) = routed(ctx)?;
+                if routed {
+                    let flow = tag.primary;
+                    tell_wire(tag, flow, tag.destination, &ends(ctx, protocol)?);
+                }
+            }
+        }
+        _ => speak(ctx, sk, protocol, &ends(ctx, protocol)?),
+    }
+    Some(())
+}
+
+/// The first datagram of a flow shows its source.
+#[inline(always)]
+fn tell_source(tag: &mut SocketTag, ends: &Ends) {
+    let me = current_thread_of(Kptr::current());
+    let hook = Hook::Egress;
+    if tag.sender == me {
+        let flow = tag.primary;
+        tell_wire(tag, flow, tag.destination, ends);
+        if tag.flags & PENDING != 0 {
+            tag.flags &= !(PENDING | PENDING_SOURCE);
+            tell(tag.cookie, flow, ends.source, ends.source_port, 0, hook);
+        }
+        return;
+    }
+    if tag.flags & OTHERS == 0 {
+        return;
+    }
+    let Some(noted) = ACTS.get_ptr(me) else {
+        return;
+    };
+    // SAFETY: the entry is this thread's.
+    let noted = unsafe { *noted };
+    let Some(state) = DESTINATIONS.get_ptr_mut(noted) else {
+        return;
+    };
+    // SAFETY: a map value; plain words.
+    let state = unsafe { &mut *state };
+    if noted.cookie == tag.cookie {
+        tell_wire(tag, state.flow, noted.destination, ends);
+        if state.pending != 0 {
+            state.pending = 0;
+            tag.flags &= !PENDING_SOURCE;
+            tell(
+                tag.cookie,
+                state.flow,
+                ends.source,
+                ends.source_port,
+                0,
+                hook,
+            );
+        }
+    }
+}
+
+/// A source route, or having asked for no address in particular, makes the
+/// address on the wire another one than was asked for.
+#[inline(always)]
+fn tell_wire(tag: &mut SocketTag, flow: u32, asked: Address, ends: &Ends) {
+    if ends.routed || is_any(&asked) {
+        wired(tag, flow, asked, ends.destination, Hook::Egress);
+    }
+}
+
+/// A packet of a socket whose sends pass no other hook.
+#[inline(always)]
+fn speak(ctx: &SkBuffContext, sk: *mut c_void, protocol: u16, ends: &Ends) {
+    let address = Kptr::of(sk);
+    let socket = address.sock_kind();
+    // Other protocols send in softirq context, in anyone's name.
+    let is_synchronous = socket.sock_type == SOCK_RAW
+        || matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE);
+    // The kernel's own answers (ICMP errors, echo replies) are nobody's flow.
+    if !is_synchronous || address.sock_is_kernels() {
+        return;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    let act = Act {
+        hook: Hook::Egress,
+        destination: ends.destination,
+        port: ends.port,
+        socket,
+        cookie,
+    };
+    let me = current_thread_of(Kptr::current());
+    if address.sock_state() != TCP_ESTABLISHED {
+        sending_by(me, sk, &act, ends.source);
+        tell_sent(sk, ends);
+        return;
+    }
+    let Some(tag) = tag_or_late(sk, cookie) else {
+        return;
+    };
+    let is_new = tag.flags & CONNECTED == 0
+        || (!ends.routed && tag.destination != ends.destination)
+        || tag.port != ends.port;
+    if is_new {
+        // Its connect(2) passed no hook: the first packet tells of it.
+        if tag.flags & CONNECTED != 0 {
+            closed(cookie, tag.primary, Hook::Redial, counts(address, tag));
+        }
+        tag.redial = 0;
+        tag.primary = next_flow(tag);
+        tag.destination = ends.destination;
+        tag.port = ends.port;
+        tag.sent = 0;
+        tag.received = 0;
+        tag.flags |= CONNECTED;
+        if let Some(image) = image_of(Kptr::current()) {
+            tag.connector = image;
+            tag.user = image;
+        }
+        let flow = tag.primary;
+        act_event(
+            kind::ATTEMPT,
+            address,
+            &act,
+            Some(tag),
+            flow,
+            0,
+            ends.source,
+        );
+        tell(cookie, flow, ends.source, ends.source_port, 0, Hook::Egress);
+    }
+    begin_send_by(me, tag, None);
+}
+
+/// The new flow of a packet that is on its way has succeeded.
+#[inline(always)]
+fn tell_sent(sk: *mut c_void, ends: &Ends) {
+    let Some(tag) = tag_of(sk) else { return };
+    if tag.flags & PENDING_SOURCE == 0 {
+        return;
+    }
+    tell_source(tag, ends);
+}
+
+/// Whether a socket hears of one peer or of several: where it is not connected,
+/// a receive that does not ask from whom is told apart by nothing else.
+#[inline(always)]
+fn try_ingress(ctx: &SkBuffContext) -> Option<()> {
+    let (sk, protocol) = socket_of(ctx)?;
+    if protocol == IPPROTO_TCP {
+        return None;
+    }
+    let tag = tag_of(sk)?;
+    if tag.flags & (CONNECTED | MANY_PEERS | KERNEL) != 0 {
+        return None;
+    }
+    let ends = ends(ctx, protocol)?;
+    if tag.peer == [0; 16] {
+        tag.peer = ends.source;
+        tag.peer_port = ends.source_port;
+    } else if tag.peer != ends.source || tag.peer_port != ends.source_port {
+        tag.flags |= MANY_PEERS;
+    }
+    None
+}

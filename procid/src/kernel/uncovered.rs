@@ -1,0 +1,156 @@
+//! Ways out that nothing attached here sees, for `ready` and `status`.
+
+use crate::records::Uncovered;
+
+/// What is attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// The cgroup hooks are.
+    pub(super) cgroup: bool,
+    /// They are attached to a part of the hierarchy.
+    pub(super) is_part: bool,
+    /// The LSM hooks are.
+    pub(super) lsm: bool,
+    /// The returns of sends and receives are seen.
+    pub(super) lengths: bool,
+}
+
+/// Name of a way, whether it is uncovered, and why.
+type Way = (&'static str, fn(Sight) -> bool, &'static str);
+
+const WAYS: &[Way] = &[
+    (
+        "vsock",
+        |_| true,
+        "its sockets are not internet sockets, and its connects pass no hook used here",
+    ),
+    (
+        "AF_XDP",
+        |_| true,
+        "its frames are written to a ring shared with the driver: no call carries them",
+    ),
+    (
+        "AF_RXRPC",
+        |_| true,
+        "the kernel sends from threads of its own, on a UDP socket that it made",
+    ),
+    (
+        "SMC",
+        |_| true,
+        "its data bypass TCP; its TCP handshake is recorded as the kernel's",
+    ),
+    (
+        "ICMP errors, echo replies and resets of the kernel",
+        |_| true,
+        "they answer packets, and are no process's",
+    ),
+    (
+        "SQPOLL rings of another process",
+        |_| true,
+        "the kernel shows the ring's owner, not who wrote to it",
+    ),
+    (
+        "a second MPTCP subflow's outcome",
+        |_| true,
+        "its TCP socket is the kernel's own: the attempt is recorded with outcome unknown",
+    ),
+    (
+        "SCTP and DCCP",
+        |sight| !sight.lsm,
+        "their connects and sends pass no cgroup hook",
+    ),
+    (
+        "connect(2) of raw and UDP-Lite sockets",
+        |sight| !sight.lsm,
+        "it passes no cgroup hook: the first packet is recorded as the connect, and a connect without packets or a failed one is not",
+    ),
+    (
+        "failed sends of raw sockets",
+        |sight| !sight.lsm,
+        "no packet shows their destination",
+    ),
+    (
+        "accept through io_uring",
+        |sight| !sight.lsm,
+        "no system call returns: the first image that sends is recorded as a speaker of an unknown opener",
+    ),
+    (
+        "speakers",
+        |sight| !sight.lengths,
+        "neither sock_send_length (6.3) nor fexit programs are there",
+    ),
+    (
+        "bytes of datagrams",
+        |sight| !sight.lengths,
+        "neither sock_send_length (6.3) nor fexit programs are there",
+    ),
+    (
+        "AF_PACKET",
+        |sight| !sight.lengths,
+        "neither sock_send_length (6.3) nor fexit programs are there",
+    ),
+    (
+        "sockets of processes outside the cgroup given",
+        |sight| sight.is_part,
+        "the hooks are attached to that cgroup only",
+    ),
+    (
+        "the source address of unconnected datagrams",
+        |sight| !sight.cgroup,
+        "the LSM backend does not see packets",
+    ),
+    (
+        "source routing",
+        |sight| !sight.cgroup,
+        "the LSM backend does not see packets",
+    ),
+    (
+        "from whom a datagram was received",
+        |sight| !sight.cgroup,
+        "the LSM backend has no hook for it: bytes received on unconnected sockets are not counted",
+    ),
+    (
+        "messages of sendmmsg to one address",
+        |sight| !sight.cgroup,
+        "the LSM hook is called once for them",
+    ),
+];
+
+/// The ways out that are not covered, each with its reason.
+pub(super) fn paths(sight: Sight) -> impl Iterator<Item = Uncovered> {
+    WAYS.iter()
+        .filter(move |(_, is_uncovered, _)| is_uncovered(sight))
+        .map(|(path, _, reason)| Uncovered {
+            path: (*path).to_owned(),
+            reason: (*reason).to_owned(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_sees_more_leaves_less_uncovered() {
+        let all = Sight {
+            cgroup: true,
+            is_part: false,
+            lsm: true,
+            lengths: true,
+        };
+        let count = |sight| paths(sight).count();
+        for less in [
+            Sight {
+                cgroup: false,
+                ..all
+            },
+            Sight { lsm: false, ..all },
+            Sight {
+                lengths: false,
+                ..all
+            },
+        ] {
+            assert!(count(less) > count(all), "{less:?}");
+        }
+    }
+}
