@@ -6,6 +6,7 @@
 //! | [`by`] | which thread or process of a program acts |
 //! | [`enter`] | other users, namespaces, roots and mounts, then another program |
 //! | [`memfd`] | runs itself from a file that has no name |
+//! | [`hand`] | sockets that pass from one image to another |
 //! | [`storm`] | many short-lived processes |
 //! | [`load`] | many connections of one process |
 //! | [`hold`] | as many, all open at one time |
@@ -17,6 +18,7 @@
 mod bench;
 mod by;
 mod enter;
+mod hand;
 mod hold;
 mod load;
 mod memfd;
@@ -43,6 +45,14 @@ enum Program {
     Enter(enter::Enter),
     /// Run this program from a memfd
     Memfd(memfd::Memfd),
+    /// Pass a socket from one image to another
+    Hand(hand::Hand),
+    /// The other end of what `hand` and `hide` do
+    #[command(hide = true)]
+    HandPeer(hand::peer::Other),
+    /// Another image that `hand` gives a socket to
+    #[command(hide = true)]
+    HandUser(hand::user::User),
     /// Start many short-lived processes that connect
     Storm(storm::Storm),
     /// Connect and close, many times
@@ -60,6 +70,9 @@ fn main() -> anyhow::Result<()> {
         Program::Udp(udp) => udp.run(),
         Program::Enter(enter) => enter.run(),
         Program::Memfd(memfd) => memfd.run(),
+        Program::Hand(hand) => hand.run(),
+        Program::HandPeer(peer) => peer.run(),
+        Program::HandUser(user) => user.run(),
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
         Program::Hold(hold) => hold.run(),
