@@ -7,6 +7,7 @@
 //! | [`enter`] | other users, namespaces, roots and mounts, then another program |
 //! | [`memfd`] | runs itself from a file that has no name |
 //! | [`hand`] | sockets that pass from one image to another |
+//! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
 //! | [`load`] | many connections of one process |
 //! | [`hold`] | as many, all open at one time |
@@ -19,6 +20,7 @@ mod bench;
 mod by;
 mod enter;
 mod hand;
+mod hide;
 mod hold;
 mod load;
 mod memfd;
@@ -53,6 +55,14 @@ enum Program {
     /// Another image that `hand` gives a socket to
     #[command(hide = true)]
     HandUser(hand::user::User),
+    /// Connect from an image that is not what it seems
+    Hide(hide::Hide),
+    /// The image that `hide` hides
+    #[command(hide = true)]
+    HideImage(hide::image::Image),
+    /// The interpreter of a script of `hide`
+    #[command(hide = true)]
+    HideScript(hide::script::Script),
     /// Start many short-lived processes that connect
     Storm(storm::Storm),
     /// Connect and close, many times
@@ -73,6 +83,9 @@ fn main() -> anyhow::Result<()> {
         Program::Hand(hand) => hand.run(),
         Program::HandPeer(peer) => peer.run(),
         Program::HandUser(user) => user.run(),
+        Program::Hide(hide) => hide.run(),
+        Program::HideImage(image) => image.run(),
+        Program::HideScript(script) => script.run(),
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
         Program::Hold(hold) => hold.run(),

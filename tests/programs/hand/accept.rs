@@ -24,10 +24,10 @@ pub(crate) enum By {
     Uring,
 }
 
-/// Takes the greeting, answers, and closes.
-pub(crate) fn answer(connection: OwnedFd, flow: &mut Flow) -> Result<()> {
+/// Takes the greeting and answers.
+pub(crate) fn answer(connection: impl AsFd, flow: &mut Flow) -> Result<()> {
     add(flow, 0, greeted(&connection)?);
-    add(flow, Means::Send.send(&connection)?, 0);
+    add(flow, Means::Send.send(connection)?, 0);
     Ok(())
 }
 
@@ -64,7 +64,8 @@ pub(crate) fn accept(by: By) -> Result<()> {
         _ => accept_one(&listener)?,
     };
     let mut flow = accepted(&connection)?;
-    answer(connection, &mut flow)?;
+    answer(&connection, &mut flow)?;
+    drop(connection);
     peer.agrees_with(&tell(flow, &[])?)
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn prefork() -> Result<()> {
     let child = forked(|| {
         let connection = accept_one(&listener)?;
         let mut flow = accepted(&connection)?;
-        answer(connection, &mut flow)?;
+        answer(&connection, &mut flow)?;
         Ok(print_line(&flow)?)
     })?;
     drop(listener);

@@ -6,15 +6,19 @@ use std::{
     process::{ChildStdin, Command},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::stdio::dup2_stdout;
+use anyhow::{Context as _, Result};
+use rustix::{
+    process::{Pid, Signal, WaitOptions, kill_process, waitpid},
+    stdio::dup2_stdout,
+};
 use serde::de::DeserializeOwned;
 
 use crate::by::wait_for;
 
+/// Killed when dropped before its end.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pid: i32,
+    pid: Option<Pid>,
     lines: BufReader<PipeReader>,
     /// Where the command asked for one.
     pub(crate) stdin: Option<ChildStdin>,
@@ -22,27 +26,37 @@ pub(crate) struct Running {
 
 /// A forked child that acts and ends. What it writes to stdout comes here.
 pub(crate) fn forked(act: impl FnOnce() -> Result<()>) -> Result<Running> {
-    let (reader, writer) = pipe()?;
     // SAFETY: this process has one thread, so that its child may go on as it
     // would.
-    let pid = unsafe { libc::fork() };
-    ensure!(pid >= 0, std::io::Error::last_os_error());
+    forked_by(|| unsafe { libc::fork() }, act)
+}
+
+/// The same with another way to fork, which returns as fork(2) does.
+pub(crate) fn forked_by(
+    fork: impl FnOnce() -> i32,
+    act: impl FnOnce() -> Result<()>,
+) -> Result<Running> {
+    let (reader, writer) = pipe()?;
+    let pid = fork();
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
     if pid == 0 {
         let done = dup2_stdout(&writer)
             .map_err(Into::into)
             .and_then(|()| act());
-        exit(done);
+        exit(&done);
     }
     Ok(Running {
-        pid,
+        pid: Pid::from_raw(pid),
         lines: BufReader::new(reader),
         stdin: None,
     })
 }
 
 /// Ends a forked child, which has nothing to return to.
-pub(crate) fn exit(done: Result<()>) -> ! {
-    if let Err(error) = &done {
+fn exit(done: &Result<()>) -> ! {
+    if let Err(error) = done {
         // There is nobody else to tell.
         let _told = writeln!(std::io::stderr(), "procid-testprog: {error:#}");
     }
@@ -57,13 +71,17 @@ pub(crate) fn spawned(command: &mut Command) -> Result<Running> {
         .spawn()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     Ok(Running {
-        pid: child.id().try_into()?,
+        pid: Some(Pid::from_child(&child)),
         lines: BufReader::new(reader),
         stdin: child.stdin.take(),
     })
 }
 
 impl Running {
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        self.pid.context("a child that has ended")
+    }
+
     /// The next line; `None`: there is no more.
     pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let mut line = String::new();
@@ -76,9 +94,13 @@ impl Running {
         self.next()?.context("a child ended without a line")
     }
 
-    /// Waits for its end, which is to be a good one.
-    pub(crate) fn ended(self) -> Result<()> {
-        wait_for(self.pid)
+    /// Waits for its end, which is to be a good one and may wait for that of
+    /// its stdin.
+    pub(crate) fn ended(mut self) -> Result<()> {
+        drop(self.stdin.take());
+        let pid = self.pid()?;
+        self.pid = None;
+        wait_for(pid.as_raw_nonzero().get())
     }
 
     /// Its one line, and its end.
@@ -86,5 +108,15 @@ impl Running {
         let line = self.line();
         self.ended()?;
         line
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            // It may have ended by itself, in failure.
+            let _killed = kill_process(pid, Signal::KILL);
+            let _status = waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 }

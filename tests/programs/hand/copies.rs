@@ -34,6 +34,15 @@ impl Copies {
         Ok(path)
     }
 
+    /// An empty directory of that name.
+    pub(crate) fn directory(&self, name: &str) -> Result<String> {
+        let path = self.path().join(name);
+        fs::create_dir(&path)?;
+        path.into_os_string()
+            .into_string()
+            .map_err(|path| anyhow::anyhow!("{}: an odd path", path.display()))
+    }
+
     /// A program to start: a new copy as a user of sockets.
     pub(crate) fn user(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(self.copy(name)?);

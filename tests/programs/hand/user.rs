@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::AsFd,
         unix::{net::UnixStream, process::CommandExt as _},
     },
     process::Command,
@@ -113,7 +113,7 @@ impl User {
                 let listener = TcpListener::from(socket.as_fd().try_clone_to_owned()?);
                 let (stream, _) = listener.accept()?;
                 let mut flow = accepted(&stream)?;
-                answer(OwnedFd::from(stream), &mut flow)?;
+                answer(&stream, &mut flow)?;
                 print_line(&flow)?;
             }
         }
