@@ -23,8 +23,8 @@ use crate::hand::{
     peer::Peer,
 };
 
-const BASH: &str = "/bin/bash";
-const PYTHON: &str = "/usr/bin/python3";
+const BASH: &[&str] = &["/bin/bash", "/procid/bash"];
+const PYTHON: &[&str] = &["/usr/bin/python3", "/procid/python3"];
 
 /// Connects, takes the greeting, sends, says which descriptor the socket is
 /// and waits to be looked at.
@@ -76,20 +76,35 @@ pub(crate) fn shebang() -> Result<()> {
 }
 
 pub(crate) fn shebang_bash() -> Result<()> {
+    let Some(bash) = one_of(BASH) else {
+        return unsupported("no bash here (ENOENT)");
+    };
     let copies = Copies::new()?;
-    let script = written(&copies, &format!("#!{BASH}{IN_BASH}"))?;
-    looked_at(Command::new(script), BASH)
+    let script = written(&copies, &format!("#!{}{IN_BASH}", bash.display()))?;
+    looked_at(Command::new(script), bash)
 }
 
 pub(crate) fn argument() -> Result<()> {
-    given(BASH, IN_BASH)
+    match one_of(BASH) {
+        Some(bash) => given(bash, IN_BASH),
+        None => unsupported("no bash here (ENOENT)"),
+    }
 }
 
 pub(crate) fn python() -> Result<()> {
-    given(PYTHON, IN_PYTHON)
+    match one_of(PYTHON) {
+        Some(python) => given(python, IN_PYTHON),
+        None => unsupported("no python here (ENOENT)"),
+    }
 }
 
-fn given(interpreter: &str, script: &str) -> Result<()> {
+/// Not by PATH, where other scripts can have these names; a virtual machine
+/// keeps the programs it was given in a directory of their own.
+fn one_of(places: &'static [&'static str]) -> Option<&'static Path> {
+    places.iter().map(Path::new).find(|path| path.exists())
+}
+
+fn given(interpreter: &Path, script: &str) -> Result<()> {
     let copies = Copies::new()?;
     let script = written(&copies, script)?;
     let mut command = Command::new(interpreter);
@@ -112,10 +127,7 @@ fn written(copies: &Copies, script: &str) -> Result<PathBuf> {
 
 /// These languages cannot tell what this program must know: so it looks while
 /// the script waits.
-fn looked_at(mut command: Command, interpreter: &str) -> Result<()> {
-    if !fs::exists(interpreter)? {
-        return unsupported(format!("no {interpreter} here (ENOENT)"));
-    }
+fn looked_at(mut command: Command, interpreter: &Path) -> Result<()> {
     let peer = Peer::server()?;
     let to = peer.address;
     command.args([to.ip().to_string(), to.port().to_string()]);
@@ -124,8 +136,9 @@ fn looked_at(mut command: Command, interpreter: &str) -> Result<()> {
     let pid = running.pid()?;
     let mut flow = opened(steal(pid, number)?, to)?;
     flow.actor = waiting(pid)?;
-    let file = FileId::of(Path::new(interpreter))?;
-    ensure!(flow.actor.exe == file, "{flow:?} is not by {interpreter}");
+    let file = FileId::of(interpreter)?;
+    let by = interpreter.display();
+    ensure!(flow.actor.exe == file, "{flow:?} is not by {by}");
     add(&mut flow, PAYLOAD.len() as u64, GREETING.len() as u64);
     running.ended()?;
     print_line(&flow)?;
