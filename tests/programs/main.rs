@@ -11,6 +11,7 @@
 //! | [`storm`] | many short-lived processes |
 //! | [`load`] | many connections of one process |
 //! | [`hold`] | as many, all open at one time |
+//! | [`way`] | every way out, with its own other end |
 //! | [`bench`] | loops whose cost is measured |
 //!
 //! What was done goes to stdout, one line a fact (see
@@ -27,6 +28,7 @@ mod memfd;
 mod storm;
 mod tcp;
 mod udp;
+mod way;
 
 use clap::{Parser, Subcommand};
 
@@ -69,6 +71,11 @@ enum Program {
     Load(load::Load),
     /// Open many connections and keep them
     Hold(hold::Hold),
+    /// Use the network in one way, with an other end of its own
+    Way(way::Way),
+    /// The other end of a way
+    #[command(hide = true)]
+    WayPeer(way::PeerProgram),
     /// Time a loop
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -89,6 +96,8 @@ fn main() -> anyhow::Result<()> {
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
         Program::Hold(hold) => hold.run(),
+        Program::Way(way) => way.run(),
+        Program::WayPeer(peer) => peer.run(),
         Program::Bench(bench) => bench.run(),
     }
 }

@@ -1,0 +1,121 @@
+//! AF_PACKET sockets.
+
+use std::{
+    net::{SocketAddr, SocketAddrV4, UdpSocket},
+    os::fd::OwnedFd,
+};
+
+use anyhow::{Result, bail};
+use procid_tests::truth::print_line;
+use rustix::net::{SendFlags, bind, sendto};
+
+use super::{
+    craft::{ip_udp, udp_payload},
+    netns::{self, HERE, LO, THERE},
+    payload::{Load, PART},
+    peer::{Peer, Spec, exchange},
+    socket::{Address, socket},
+    told::opened,
+    udp::taken,
+};
+
+/// An Ethernet header's length.
+pub(crate) const ETHERNET: usize = 14;
+
+/// Both ends in a namespace of their own: a UDP socket as the other end, and
+/// one that keeps a port here, so that nobody answers for it.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) peer: Peer,
+    pub(crate) here: SocketAddrV4,
+    pub(crate) there: SocketAddrV4,
+    _kept: UdpSocket,
+}
+
+impl Scene {
+    pub(crate) fn set() -> Result<Self> {
+        netns::enter_routed()?;
+        let peer = Spec::datagrams(SocketAddr::from((THERE, 0))).start()?;
+        let kept = UdpSocket::bind((HERE, 0))?;
+        let (SocketAddr::V4(here), SocketAddr::V4(there)) = (kept.local_addr()?, peer.address)
+        else {
+            bail!("not IPv4");
+        };
+        Ok(Self {
+            peer,
+            here,
+            there,
+            _kept: kept,
+        })
+    }
+}
+
+/// `lo`, for IPv4.
+pub(crate) fn lo() -> Address<libc::sockaddr_ll> {
+    Address(libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+        sll_ifindex: LO,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0; 8],
+    })
+}
+
+/// What comes before the IP header in a packet of this kind of socket.
+pub(crate) fn header(kind: i32) -> Vec<u8> {
+    let mut header = Vec::new();
+    if kind == libc::SOCK_RAW {
+        header.resize(ETHERNET - 2, 0);
+        header.extend((libc::ETH_P_IP as u16).to_be_bytes());
+    }
+    header
+}
+
+/// Reads until the other end's next datagram; all that is read is counted.
+pub(crate) fn next(
+    socket: &OwnedFd,
+    kind: i32,
+    there: SocketAddrV4,
+    here: SocketAddrV4,
+) -> Result<(Vec<u8>, usize)> {
+    let mut sum = 0;
+    loop {
+        let (packet, returned) = taken(socket)?;
+        sum += returned;
+        if let Some(payload) = udp_payload(&packet[header(kind).len()..], there, here) {
+            return Ok((payload.to_vec(), sum));
+        }
+    }
+}
+
+/// Sends with sendto(2).
+pub(crate) fn plain(kind: i32, load: Load) -> Result<()> {
+    let Scene {
+        mut peer,
+        here,
+        there,
+        _kept,
+    } = Scene::set()?;
+    // Without a protocol it is told of nothing.
+    let socket = socket("AF_PACKET", libc::AF_PACKET, kind, 0)?;
+    if load.down > 0 {
+        bind(&socket, &lo())?;
+    }
+    let counts = exchange(
+        &mut peer,
+        load,
+        PART,
+        |part| {
+            let mut packet = header(kind);
+            packet.extend(ip_udp(here, there, part));
+            Ok(sendto(&socket, &packet, SendFlags::empty(), &lo())?)
+        },
+        || next(&socket, kind, there, here),
+    )?;
+    let flow = opened(&socket, None)?;
+    drop(socket);
+    print_line(&counts.of(flow))?;
+    peer.finish()
+}
