@@ -4,11 +4,16 @@
 //! | module | ways |
 //! | --- | --- |
 //! | [`tcp`], [`udp`] | those protocols and their relatives |
+//! | [`udp_many`] | one datagram socket and several destinations |
+//! | [`uring`], [`int80`] | other ways into the kernel |
+//! | [`mover`], [`udp_mover`] | means of moving bytes |
 //! | [`raw`], [`packet`] | packets written by the program |
 
 mod absent;
 mod cmsg;
 mod craft;
+mod int80;
+mod mover;
 mod netns;
 mod packet;
 mod payload;
@@ -20,6 +25,9 @@ mod tcp;
 mod tls;
 mod told;
 mod udp;
+mod udp_many;
+mod udp_mover;
+mod uring;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -27,8 +35,10 @@ use procid_tests::truth::print_line;
 
 use self::{
     absent::Absent,
+    mover::Means,
     payload::Load,
     tcp::{FastOpen, LOOPBACK, LOOPBACK_V6, at},
+    udp::Dial,
 };
 pub(crate) use peer_program::PeerProgram;
 
@@ -42,6 +52,9 @@ pub(crate) struct Way {
     /// Receive them instead, after asking with one byte
     #[arg(long)]
     download: bool,
+    /// Destinations of a scan
+    #[arg(long, default_value_t = 2000)]
+    count: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,12 +73,42 @@ enum Name {
     UdpV6,
     UdpConnected,
     UdpMapped,
+    UdpSendmmsg,
+    UdpRedial,
+    UdpOverride,
+    UdpUnspec,
     UdpAny,
     UdpAnyV6,
+    UdpNamelessReceive,
+    UdpScan,
+    Udplite,
+    UdpliteConnected,
+    UringConnect,
+    UringAsync,
+    UringSqpoll,
+    UringRegistered,
+    UringPersonality,
+    UringSendUdp,
     RawIcmp,
     RawIcmpConnected,
     Packet,
     PacketRaw,
+    Int80,
+    Zerocopy,
+    ZerocopyUdp,
+    BytesWrite,
+    BytesSendmsg,
+    BytesSendmmsg,
+    BytesRecvmmsg,
+    BytesSendfile,
+    BytesSpliceOut,
+    BytesSpliceIn,
+    BytesUring,
+    BytesUringZc,
+    BytesUdp,
+    BytesUdpSendfile,
+    BytesPeek,
+    BytesUnread,
 }
 
 impl Way {
@@ -81,6 +124,7 @@ impl Way {
 
     fn act(&self) -> Result<()> {
         let load = Load::new(self.bytes, self.download);
+        let down = Load::new(self.bytes, true);
         let same = |address| address;
         match self.name {
             Name::Tcp => tcp::plain(LOOPBACK, same, load),
@@ -95,7 +139,38 @@ impl Way {
             Name::Mptcp => tcp::multipath(load),
             Name::Udp => udp::plain(LOOPBACK, same, load),
             Name::UdpV6 => udp::plain(LOOPBACK_V6, same, load),
-            Name::UdpConnected => udp::connected(load),
+            Name::UdpConnected => udp::to_one(libc::IPPROTO_UDP, Dial::Connected, load),
+            Name::UdpSendmmsg => udp_many::sendmmsg(load),
+            Name::UdpRedial => udp_many::redial(load),
+            Name::UdpOverride => udp_many::overridden(load),
+            Name::UdpUnspec => udp_many::unspecified_family(load),
+            Name::UdpNamelessReceive => udp::nameless(load),
+            Name::UdpScan => udp_many::scan(self.count, load),
+            Name::Udplite => udp::to_one(libc::IPPROTO_UDPLITE, Dial::Unconnected, load),
+            Name::UdpliteConnected => udp::to_one(libc::IPPROTO_UDPLITE, Dial::Connected, load),
+            Name::UringConnect => uring::over_tcp(uring::Manner::Inline, load),
+            Name::UringAsync => uring::over_tcp(uring::Manner::Async, load),
+            Name::UringSqpoll => uring::over_tcp(uring::Manner::Sqpoll, load),
+            Name::UringRegistered => uring::over_tcp(uring::Manner::Registered, load),
+            Name::UringPersonality => uring::over_tcp(uring::Manner::Personality, load),
+            Name::UringSendUdp => uring::over_udp(load),
+            Name::Int80 => int80::over_tcp(load),
+            Name::Zerocopy => mover::over_tcp(Means::Zerocopy, load),
+            Name::ZerocopyUdp => udp_mover::over_udp(udp_mover::Means::Zerocopy, load),
+            Name::BytesWrite => mover::over_tcp(Means::Write, load),
+            Name::BytesSendmsg => mover::over_tcp(Means::Sendmsg, load),
+            Name::BytesSendmmsg => udp_mover::over_udp(udp_mover::Means::Batch, load),
+            // These, and splice from the socket, only receive.
+            Name::BytesRecvmmsg => udp_mover::over_udp(udp_mover::Means::Batch, down),
+            Name::BytesPeek => udp_mover::over_udp(udp_mover::Means::Peek, down),
+            Name::BytesSendfile => mover::over_tcp(Means::Sendfile, load),
+            Name::BytesSpliceOut => mover::over_tcp(Means::SpliceOut, load),
+            Name::BytesSpliceIn => mover::over_tcp(Means::SpliceIn, down),
+            Name::BytesUring => mover::over_tcp(Means::Uring, load),
+            Name::BytesUringZc => mover::over_tcp(Means::UringZc, load),
+            Name::BytesUdp => udp_mover::over_udp(udp_mover::Means::Send, load),
+            Name::BytesUdpSendfile => udp_mover::over_udp(udp_mover::Means::Sendfile, load),
+            Name::BytesUnread => mover::unread(load),
             Name::UdpMapped => udp::plain(LOOPBACK, at("::ffff:127.0.0.1")?, load),
             Name::UdpAny => udp::plain(LOOPBACK, at("0.0.0.0")?, load),
             Name::UdpAnyV6 => udp::plain(LOOPBACK_V6, at("::")?, load),

@@ -156,12 +156,17 @@ impl PeerProgram {
     }
 }
 
-/// Closes with data unread, which resets the connection.
+/// Closes with data unread, which resets the connection. What the kernel has
+/// taken for it counts as received, as it does in the kernel.
 fn unread(connection: OwnedFd) -> Result<()> {
     let flow = accepted(&connection)?;
-    follow(|_, _, _| Ok(()))?;
+    let mut waiting = 0;
+    follow(|_, _, _| {
+        waiting = rustix::io::ioctl_fionread(&connection)?;
+        Ok(())
+    })?;
     drop(connection);
-    Ok(print_line(&flow)?)
+    Ok(print_line(&counted(flow, 0, waiting))?)
 }
 
 fn messages(connection: OwnedFd) -> Result<()> {
