@@ -8,11 +8,14 @@
 //! | [`uring`], [`int80`] | other ways into the kernel |
 //! | [`mover`], [`udp_mover`] | means of moving bytes |
 //! | [`raw`], [`packet`] | packets written by the program |
+//! | [`messages`] | SCTP and DCCP |
+//! | [`route`] | source routing |
 
 mod absent;
 mod cmsg;
 mod craft;
 mod int80;
+mod messages;
 mod mover;
 mod netns;
 mod packet;
@@ -20,6 +23,7 @@ mod payload;
 mod peer;
 mod peer_program;
 mod raw;
+mod route;
 mod socket;
 mod tcp;
 mod tls;
@@ -91,8 +95,22 @@ enum Name {
     UringSendUdp,
     RawIcmp,
     RawIcmpConnected,
+    RawUdp,
+    RawHdrincl,
+    Ping,
+    PingV6,
     Packet,
     PacketRaw,
+    PacketRing,
+    Sctp,
+    SctpSeqpacket,
+    Dccp,
+    Tls,
+    RouteLsrr,
+    RouteSsrr,
+    RouteLsrrCmsg,
+    RouteRthdr,
+    RouteRthdrCmsg,
     Int80,
     Zerocopy,
     ZerocopyUdp,
@@ -177,6 +195,20 @@ impl Way {
             Name::RawIcmp => raw::icmp(raw::Icmp::Unconnected, load),
             Name::RawIcmpConnected => raw::icmp(raw::Icmp::Connected, load),
             Name::Packet => packet::plain(libc::SOCK_DGRAM, load),
+            Name::RawUdp => raw::udp(raw::Header::Kernel, load),
+            Name::RawHdrincl => raw::udp(raw::Header::Program, load),
+            Name::Ping => raw::ping(4, load),
+            Name::PingV6 => raw::ping(6, load),
+            Name::PacketRing => packet::ring(load),
+            Name::Sctp => messages::connected(messages::Protocol::Sctp, load),
+            Name::SctpSeqpacket => messages::one_to_many(load),
+            Name::Dccp => messages::connected(messages::Protocol::Dccp, load),
+            Name::Tls => tcp::encrypted(load),
+            Name::RouteLsrr => route::by_option(route::LOOSE, load),
+            Name::RouteSsrr => route::by_option(route::STRICT, load),
+            Name::RouteLsrrCmsg => route::by_message(load),
+            Name::RouteRthdr => route::by_header_option(load),
+            Name::RouteRthdrCmsg => route::by_header_message(load),
             Name::PacketRaw => packet::plain(libc::SOCK_RAW, load),
         }
     }

@@ -3,18 +3,22 @@
 use std::{
     net::{SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::OwnedFd,
+    ptr::null_mut,
 };
 
 use anyhow::{Result, bail};
 use procid_tests::truth::print_line;
-use rustix::net::{SendFlags, bind, sendto};
+use rustix::{
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+    net::{SendFlags, bind, sendto},
+};
 
 use super::{
     craft::{ip_udp, udp_payload},
     netns::{self, HERE, LO, THERE},
     payload::{Load, PART},
     peer::{Peer, Spec, exchange},
-    socket::{Address, socket},
+    socket::{Address, set, socket},
     told::opened,
     udp::taken,
 };
@@ -29,7 +33,7 @@ pub(crate) struct Scene {
     pub(crate) peer: Peer,
     pub(crate) here: SocketAddrV4,
     pub(crate) there: SocketAddrV4,
-    _kept: UdpSocket,
+    pub(crate) _kept: UdpSocket,
 }
 
 impl Scene {
@@ -115,6 +119,65 @@ pub(crate) fn plain(kind: i32, load: Load) -> Result<()> {
         || next(&socket, kind, there, here),
     )?;
     let flow = opened(&socket, None)?;
+    drop(socket);
+    print_line(&counts.of(flow))?;
+    peer.finish()
+}
+
+/// Sends from a ring that the program shares with the kernel
+/// (`PACKET_TX_RING`), of one frame.
+pub(crate) fn ring(load: Load) -> Result<()> {
+    const FRAME: usize = 1 << 16;
+    /// `TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`, where the packet begins.
+    const HEADER: usize = 32;
+    const SEND_REQUEST: u32 = 1;
+    let Scene {
+        mut peer,
+        here,
+        there,
+        _kept,
+    } = Scene::set()?;
+    let socket = socket("AF_PACKET", libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    let version = libc::tpacket_versions::TPACKET_V2 as i32;
+    set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
+    let request = libc::tpacket_req {
+        tp_block_size: FRAME as u32,
+        tp_block_nr: 1,
+        tp_frame_size: FRAME as u32,
+        tp_frame_nr: 1,
+    };
+    set(&socket, libc::SOL_PACKET, libc::PACKET_TX_RING, &request)?;
+    // SAFETY: new memory, which only the kernel knows beside us.
+    let frame = unsafe {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        mmap(null_mut(), FRAME, protection, MapFlags::SHARED, &socket, 0)
+    }?;
+    if load.down > 0 {
+        bind(&socket, &lo())?;
+    }
+    let counts = exchange(
+        &mut peer,
+        load,
+        PART,
+        |part| {
+            let mut packet = header(libc::SOCK_RAW);
+            packet.extend(ip_udp(here, there, part));
+            // SAFETY: the frame is longer than header and packet, and ours:
+            // the kernel has returned from the last send.
+            unsafe {
+                let packet_at = frame.cast::<u8>().add(HEADER);
+                packet_at.copy_from_nonoverlapping(packet.as_ptr(), packet.len());
+                let header = frame.cast::<libc::tpacket2_hdr>();
+                (*header).tp_len = packet.len() as u32;
+                (*header).tp_status = SEND_REQUEST;
+            }
+            Ok(sendto(&socket, &[], SendFlags::empty(), &lo())?)
+        },
+        || next(&socket, libc::SOCK_RAW, there, here),
+    )?;
+    let flow = opened(&socket, None)?;
+    // SAFETY: mapped above; nobody looks at it any more.
+    unsafe { munmap(frame, FRAME) }?;
     drop(socket);
     print_line(&counts.of(flow))?;
     peer.finish()

@@ -74,6 +74,9 @@ impl PeerProgram {
         set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &self.at)?;
         if self.manner == Manner::Datagrams {
+            if self.kind == libc::SOCK_SEQPACKET {
+                listen(&socket, 8)?;
+            }
             print_line(&local(&socket)?)?;
             return self.datagrams(&socket);
         }

@@ -4,14 +4,16 @@ use std::{net::SocketAddr, os::fd::OwnedFd};
 
 use anyhow::{Result, ensure};
 use procid_tests::truth::print_line;
-use rustix::net::{SendFlags, connect, send, sendto};
+use rustix::net::{SendFlags, bind, connect, send, sendto};
 
 use super::{
-    craft::{IP, echo},
+    craft::{self, IP, echo},
+    netns,
+    packet::{Scene, next},
     payload::{Load, PART, part, parts},
-    peer::Counts,
-    socket::socket,
-    tcp::LOOPBACK,
+    peer::{Counts, exchange},
+    socket::{family_number, set, socket},
+    tcp::{LOOPBACK, LOOPBACK_V6},
     told::opened,
     udp::taken,
 };
@@ -37,6 +39,74 @@ pub(crate) fn icmp(how: Icmp, load: Load) -> Result<()> {
     let flow = opened(&socket, Some(to))?;
     drop(socket);
     Ok(print_line(&counts.of(flow))?)
+}
+
+/// The same from a datagram socket of ICMP or ICMPv6, as ping(8) does.
+pub(crate) fn ping(version: u8, load: Load) -> Result<()> {
+    netns::enter()?;
+    netns::sysctl("ipv4/ping_group_range", "0 0")?;
+    let (at, protocol, kinds) = match version {
+        4 => (LOOPBACK, libc::IPPROTO_ICMP, (8, 0)),
+        _ => (LOOPBACK_V6, libc::IPPROTO_ICMPV6, (128, 129)),
+    };
+    let to: SocketAddr = at.parse()?;
+    let socket = socket(
+        "ping sockets",
+        family_number(to),
+        libc::SOCK_DGRAM,
+        protocol,
+    )?;
+    let counts = echoes(&socket, load, kinds, 0, |message| {
+        sendto(&socket, message, SendFlags::empty(), &to)
+    })?;
+    let flow = opened(&socket, Some(to))?;
+    drop(socket);
+    Ok(print_line(&counts.of(flow))?)
+}
+
+/// Who writes the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    Kernel,
+    Program,
+}
+
+/// UDP datagrams from a raw socket.
+pub(crate) fn udp(header: Header, load: Load) -> Result<()> {
+    let Scene {
+        mut peer,
+        here,
+        there,
+        _kept,
+    } = Scene::set()?;
+    // IPPROTO_RAW is the usual one for whole packets, but receives nothing.
+    let protocol = match header {
+        Header::Program if load.down == 0 => libc::IPPROTO_RAW,
+        _ => libc::IPPROTO_UDP,
+    };
+    let socket = socket("raw sockets", libc::AF_INET, libc::SOCK_RAW, protocol)?;
+    if header == Header::Program {
+        set(&socket, libc::IPPROTO_IP, libc::IP_HDRINCL, &1_i32)?;
+    }
+    bind(&socket, &SocketAddr::from((*here.ip(), 0)))?;
+    let to = SocketAddr::from((*there.ip(), 0));
+    let counts = exchange(
+        &mut peer,
+        load,
+        PART,
+        |part| {
+            let packet = match header {
+                Header::Kernel => craft::udp(here.port(), there.port(), part),
+                Header::Program => craft::ip_udp(here, there, part),
+            };
+            Ok(sendto(&socket, &packet, SendFlags::empty(), &to)?)
+        },
+        || next(&socket, libc::SOCK_DGRAM, there, here),
+    )?;
+    let flow = opened(&socket, Some(to))?;
+    drop(socket);
+    print_line(&counts.of(flow))?;
+    peer.finish()
 }
 
 /// Sends echo requests, one after the other, each after the reply to the one

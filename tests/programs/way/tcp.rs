@@ -19,6 +19,7 @@ use super::{
     payload::{Load, receive_all, send_all},
     peer::{Counts, Peer, Spec},
     socket::{family_number, set, socket, tcp},
+    tls,
     told::{on_the_wire, opened},
 };
 
@@ -184,4 +185,24 @@ pub(crate) fn multipath(load: Load) -> Result<()> {
     connect(&socket, &peer.address)?;
     let flow = opened(&socket, Some(peer.address))?;
     converse(socket, 0, load, flow, peer)
+}
+
+/// The kernel encrypts and decrypts. What that makes of the payload's length
+/// is left to the kernel, so the counts are not judged.
+pub(crate) fn encrypted(load: Load) -> Result<()> {
+    let peer = Spec::stream(LOOPBACK.parse()?, load).tls().start()?;
+    let socket = tcp(peer.address)?;
+    connect(&socket, &peer.address)?;
+    tls::start(&socket)?;
+    let flow = opened(&socket, Some(peer.address))?;
+    send_all(0, load.up, |part| send(&socket, part, SendFlags::NOSIGNAL))?;
+    tls::end(&socket)?;
+    receive_all(load.down, |buffer| tls::receive(&socket, buffer))?;
+    drop(socket);
+    print_line(&Flow {
+        sent: None,
+        received: None,
+        ..flow
+    })?;
+    peer.finish()
 }

@@ -51,7 +51,8 @@ fn flow(
         SocketType::STREAM => "stream",
         SocketType::DGRAM => "dgram",
         SocketType::RAW => "raw",
-        _ => "seqpacket",
+        SocketType::SEQPACKET => "seqpacket",
+        _ => "dccp",
     };
     let internet = [AddressFamily::INET, AddressFamily::INET6].contains(&domain);
     let protocol = sockopt::socket_protocol(socket)?

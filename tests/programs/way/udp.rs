@@ -29,10 +29,21 @@ pub(crate) fn by_sendto(
     load: Load,
     peer: &mut Peer,
 ) -> Result<Counts> {
+    by_sendto_of(PART, socket, to, load, peer)
+}
+
+/// The same in messages of at most `most` bytes.
+pub(crate) fn by_sendto_of(
+    most: usize,
+    socket: impl AsFd,
+    to: SocketAddr,
+    load: Load,
+    peer: &mut Peer,
+) -> Result<Counts> {
     exchange(
         peer,
         load,
-        PART,
+        most,
         |part| Ok(sendto(&socket, part, SendFlags::empty(), &to)?),
         || taken(&socket),
     )
