@@ -7,13 +7,14 @@ use procid_tests::way::Unsupported;
 use rustix::io::Errno;
 
 /// The errnos that say "no such thing" rather than "not like this".
-const NAMES: [(Errno, &str); 7] = [
+const NAMES: [(Errno, &str); 8] = [
     (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
     (Errno::PROTONOSUPPORT, "EPROTONOSUPPORT"),
     (Errno::SOCKTNOSUPPORT, "ESOCKTNOSUPPORT"),
     (Errno::NOPROTOOPT, "ENOPROTOOPT"),
     (Errno::NOSYS, "ENOSYS"),
     (Errno::NOENT, "ENOENT"),
+    (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
     (Errno::INVAL, "EINVAL"),
 ];
 

@@ -10,6 +10,8 @@
 //! | [`raw`], [`packet`] | packets written by the program |
 //! | [`messages`] | SCTP and DCCP |
 //! | [`route`] | source routing |
+//! | [`subflow`] | a second path of MPTCP |
+//! | [`others`] | vsock, SMC, RxRPC |
 
 mod absent;
 mod cmsg;
@@ -18,6 +20,7 @@ mod int80;
 mod messages;
 mod mover;
 mod netns;
+mod others;
 mod packet;
 mod payload;
 mod peer;
@@ -25,6 +28,7 @@ mod peer_program;
 mod raw;
 mod route;
 mod socket;
+mod subflow;
 mod tcp;
 mod tls;
 mod told;
@@ -73,6 +77,7 @@ enum Name {
     TcpAny,
     TcpAnyV6,
     Mptcp,
+    MptcpSecondSubflow,
     Udp,
     UdpV6,
     UdpConnected,
@@ -111,6 +116,9 @@ enum Name {
     RouteLsrrCmsg,
     RouteRthdr,
     RouteRthdrCmsg,
+    Rxrpc,
+    Smc,
+    Vsock,
     Int80,
     Zerocopy,
     ZerocopyUdp,
@@ -155,6 +163,10 @@ impl Way {
             Name::TcpAny => tcp::plain(LOOPBACK, at("0.0.0.0")?, load),
             Name::TcpAnyV6 => tcp::plain(LOOPBACK_V6, at("::")?, load),
             Name::Mptcp => tcp::multipath(load),
+            Name::MptcpSecondSubflow => subflow::second(load),
+            Name::Rxrpc => others::over_rxrpc(load),
+            Name::Smc => others::over_smc(load),
+            Name::Vsock => others::over_vsock(load),
             Name::Udp => udp::plain(LOOPBACK, same, load),
             Name::UdpV6 => udp::plain(LOOPBACK_V6, same, load),
             Name::UdpConnected => udp::to_one(libc::IPPROTO_UDP, Dial::Connected, load),

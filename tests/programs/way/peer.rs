@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::{
     payload::{Load, check, part, parts},
     peer_program::Manner,
+    socket::family_number,
 };
 
 /// What kind of other end.
@@ -24,6 +25,8 @@ pub(crate) struct Spec {
     at: SocketAddr,
     protocol: i32,
     kind: i32,
+    domain: i32,
+    skip: usize,
     load: Load,
     tls: bool,
 }
@@ -36,6 +39,8 @@ impl Spec {
             at,
             protocol: libc::IPPROTO_TCP,
             kind: libc::SOCK_STREAM,
+            domain: family_number(at),
+            skip: 0,
             load,
             tls: false,
         }
@@ -75,6 +80,15 @@ impl Spec {
         Self { kind, ..self }
     }
 
+    pub(crate) fn domain(self, domain: i32) -> Self {
+        Self { domain, ..self }
+    }
+
+    /// So many bytes come before each payload.
+    pub(crate) fn skip(self, skip: usize) -> Self {
+        Self { skip, ..self }
+    }
+
     pub(crate) fn tls(self) -> Self {
         Self { tls: true, ..self }
     }
@@ -86,6 +100,8 @@ impl Spec {
         for (option, value) in [
             ("--at", self.at.to_string()),
             ("--protocol", self.protocol.to_string()),
+            ("--domain", self.domain.to_string()),
+            ("--skip", self.skip.to_string()),
             ("--kind", self.kind.to_string()),
             ("--up", self.load.up.to_string()),
             ("--down", self.load.down.to_string()),

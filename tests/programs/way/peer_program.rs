@@ -21,9 +21,10 @@ use rustix::{
 };
 
 use super::{
+    others::vsock,
     payload::{PART, check, part, receive_all, send_all},
     peer::Counts,
-    socket::{PATIENCE, family_number, socket},
+    socket::{PATIENCE, socket},
     tls,
     told::{accepted, counted, opened},
 };
@@ -55,6 +56,12 @@ pub(crate) struct PeerProgram {
     /// SOCK_*
     #[arg(long)]
     kind: i32,
+    /// AF_*
+    #[arg(long)]
+    domain: i32,
+    /// Bytes before each payload
+    #[arg(long)]
+    skip: usize,
     /// Bytes that arrive
     #[arg(long)]
     up: u64,
@@ -69,10 +76,13 @@ pub(crate) struct PeerProgram {
 impl PeerProgram {
     pub(crate) fn run(self) -> Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        let domain = family_number(self.at);
-        let socket = socket("protocol", domain, self.kind, self.protocol)?;
+        let socket = socket("such socket", self.domain, self.kind, self.protocol)?;
         set_socket_reuseaddr(&socket, true)?;
-        bind(&socket, &self.at)?;
+        if self.domain == libc::AF_VSOCK {
+            bind(&socket, &vsock(libc::VMADDR_CID_ANY, self.at))?;
+        } else {
+            bind(&socket, &self.at)?;
+        }
         if self.manner == Manner::Datagrams {
             if self.kind == libc::SOCK_SEQPACKET {
                 listen(&socket, 8)?;
@@ -81,7 +91,7 @@ impl PeerProgram {
             return self.datagrams(&socket);
         }
         listen(&socket, 8)?;
-        print_line(&local(&socket)?)?;
+        print_line(&local(&socket).unwrap_or(self.at))?;
         let connection = accept_with(&socket, SocketFlags::CLOEXEC)?;
         set_socket_timeout(&connection, Timeout::Recv, Some(PATIENCE))?;
         set_socket_timeout(&connection, Timeout::Send, Some(PATIENCE))?;
@@ -135,8 +145,10 @@ impl PeerProgram {
                 "take" => {
                     let (returned, _, from) =
                         recvfrom(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-                    ensure!(returned == length, "{returned} bytes arrived, not {length}");
-                    check(offset, &buffer[..returned])?;
+                    let payload = buffer[..returned].get(self.skip..).unwrap_or_default();
+                    let arrived = payload.len();
+                    ensure!(arrived == length, "{arrived} bytes arrived, not {length}");
+                    check(offset, payload)?;
                     let from: SocketAddr = from.context("from nobody")?.try_into()?;
                     told.entry(from).or_default().received += returned as u64;
                     last = Some(from);

@@ -31,12 +31,8 @@ pub(crate) fn accepted(socket: impl AsFd) -> Result<Flow> {
 
 /// What getsockname(2) says, if that is anything.
 fn source(socket: impl AsFd) -> Result<Option<SocketAddr>> {
-    let domain = sockopt::socket_domain(&socket)?;
-    if ![AddressFamily::INET, AddressFamily::INET6].contains(&domain) {
-        return Ok(None);
-    }
-    let name = SocketAddr::try_from(getsockname(&socket)?)?;
-    Ok(Some(name).filter(|name| name.port() != 0 || !name.ip().is_unspecified()))
+    let name = SocketAddr::try_from(getsockname(&socket)?).ok();
+    Ok(name.filter(|name| name.port() != 0 || !name.ip().is_unspecified()))
 }
 
 fn flow(
