@@ -31,7 +31,6 @@ pub(crate) fn second(load: Load) -> Result<()> {
         libc::SOCK_STREAM,
         libc::IPPROTO_MPTCP,
     )?;
-    endpoint(BETWEEN)?;
     let peer = Spec::stream(SocketAddr::from((THERE, 0)), load)
         .protocol(libc::IPPROTO_MPTCP)
         .start()?;
@@ -39,6 +38,10 @@ pub(crate) fn second(load: Load) -> Result<()> {
     connect(&socket, &peer.address)?;
     let flow = opened(&socket, Some(peer.address))?;
     let already = send(&socket, part(0, 1), SendFlags::NOSIGNAL)?;
+    // Told while connecting, the kernel tries for the other end, which shares
+    // the namespace, before that has accepted; told now, it opens one at once.
+    std::thread::sleep(Duration::from_millis(200));
+    endpoint(BETWEEN)?;
     await_subflow(&socket)?;
     converse(socket, already as u64, load, flow, peer)
 }
