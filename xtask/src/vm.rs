@@ -5,6 +5,7 @@ mod guest;
 mod initramfs;
 pub(crate) mod kernels;
 mod markers;
+mod modules;
 mod tsc;
 
 use std::{
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use self::{
     guest::{Guest, Temporary},
     initramfs::Initramfs,
+    kernels::Kernel,
 };
 use crate::{build, host, setup};
 
@@ -32,8 +34,10 @@ const FILES: &str = "/procid";
 The guest runs on QEMU's emulation (no /dev/kvm is used) from an initramfs with busybox. \
 procid, procid-testprog and each --file lie in /procid, which is on PATH, beside the shared \
 libraries they need; PROCID_BIN and PROCID_TESTPROG name the first two. /proc, /sys, /dev, \
-/tmp, /run, cgroup v2, bpffs, tracefs and securityfs are mounted, and lo is up. stdout and \
-stderr of COMMAND arrive on stdout; its exit status is returned. With several kernels, all \
+/tmp, /run, cgroup v2, bpffs, tracefs and securityfs are mounted, and lo is up. Modules for \
+SCTP, DCCP, TLS, vsock, RxRPC, SMC, overlayfs and veth are loaded as far as the kernel's \
+package has them; nothing loads others. `ip` (which knows no mptcp) and `sysctl` are \
+busybox's. stdout and stderr of COMMAND arrive on stdout; its exit status is returned. With several kernels, all \
 are run and the first failure is returned. Kernels are kept in ~/.cache/procid \
 (PROCID_CACHE).
 
@@ -93,7 +97,7 @@ pub(crate) fn unsupported() -> Option<String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Some("the guests are x86_64, this host is not".to_owned());
     }
-    ["qemu-system-x86_64", "busybox", "setpriv"]
+    ["qemu-system-x86_64", "busybox", "setpriv", "modinfo"]
         .into_iter()
         .find(|program| host::find_program(program).is_none())
         .map(|program| format!("{program} is not installed (`cargo xtask setup` as root)"))
@@ -150,7 +154,7 @@ impl Job {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let nonce = format!("procid-{:x}-{:x}", process::id(), now.as_nanos());
         let initramfs = Temporary(dir.join(format!("initramfs-{}.cpio", process::id())));
-        self.write_initramfs(&initramfs.0, &nonce, now)?;
+        self.write_initramfs(&image, &initramfs.0, &nonce, now)?;
         let guest = Guest {
             kernel: &image,
             initramfs: &initramfs.0,
@@ -165,7 +169,13 @@ impl Job {
             .with_context(|| format!("kernel {kernel}"))
     }
 
-    fn write_initramfs(&self, path: &Path, nonce: &str, now: Duration) -> Result<()> {
+    fn write_initramfs(
+        &self,
+        kernel: &Kernel,
+        path: &Path,
+        nonce: &str,
+        now: Duration,
+    ) -> Result<()> {
         let mut archive = Initramfs::create(path)?;
         for dir in [
             "/proc",
@@ -201,6 +211,13 @@ impl Job {
         archive.file("/etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
         let busybox = host::find_program("busybox").context("busybox is not installed")?;
         archive.host_file(&busybox, "/bin/busybox")?;
+        let mut order = String::new();
+        for (name, content) in modules::find(&kernel.dir)? {
+            archive.file(Path::new("/modules").join(&name), 0o644, &content)?;
+            order.push_str(&name);
+            order.push('\n');
+        }
+        archive.file("/modules/order", 0o644, order.as_bytes())?;
         for (file, name) in &self.files {
             archive.host_file(file, Path::new(FILES).join(name))?;
         }
@@ -211,7 +228,7 @@ impl Job {
 /// A shell script that runs `command`, each word as it is.
 fn script(command: &[OsString]) -> Vec<u8> {
     let mut script = format!(
-        "#!/bin/sh\nexport RUST_BACKTRACE=1 PROCID_BIN={FILES}/procid PROCID_TESTPROG={FILES}/procid-testprog\nexec"
+        "#!/bin/sh\nexport RUST_BACKTRACE=1 PROCID_VM=1 PROCID_BIN={FILES}/procid PROCID_TESTPROG={FILES}/procid-testprog\nexec"
     )
     .into_bytes();
     for word in command {

@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 /// A program and the package that has it.
-const NEEDED: [(&str, &str); 3] = [
+const NEEDED: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("ip", "iproute2"),
+    ("modinfo", "kmod"),
+    ("xz", "xz-utils"),
 ];
 
 /// Installs what is missing when this is root, or after asking; otherwise says

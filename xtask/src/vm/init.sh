@@ -21,6 +21,7 @@ ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 ip link set lo up
+while read -r module; do insmod "/modules/$module"; done </modules/order
 date -s @NOW >/dev/null
 stty -F /dev/ttyS1 raw -echo
 printf '\036NONCE boot 0\n' >/dev/ttyS1

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{debian::Suite, host};
 
 /// The kernels that `cargo xtask test` boots.
-pub(crate) const TESTED: [&str; 2] = ["6.1", "6.12"];
+pub(crate) const TESTED: [&str; 3] = ["6.1", "6.12", "7.3"];
 
 /// A kernel that Debian packages.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ const PACKAGED: [Packaged; 5] = [
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
+    /// What its packages hold, modules among it.
+    pub(crate) dir: PathBuf,
     pub(crate) append: &'static str,
     /// Whether it was downloaded just now.
     pub(crate) fetched: bool,
@@ -83,6 +85,7 @@ pub(crate) fn ensure(version: &str) -> Result<Kernel> {
     }
     Ok(Kernel {
         image,
+        dir,
         append: packaged.append,
         fetched,
     })
@@ -92,28 +95,34 @@ pub(crate) fn ensure(version: &str) -> Result<Kernel> {
 fn fetch(kernel: &Packaged, dir: &Path) -> Result<String> {
     let (suite, package) = find(kernel)?;
     // Complete or not there at all, also when two builds fetch at once.
-    let unpacked = dir.with_extension(format!("tmp-{}", std::process::id()));
-    suite.unpack(&package, &unpacked)?;
-    let image = find_image(&unpacked)?.with_context(|| format!("{package} has no vmlinuz"))?;
-    fs::rename(&image, unpacked.join("vmlinuz"))?;
-    fs::write(unpacked.join("package"), format!("{package}\n"))?;
+    let above = dir.parent().context("the cache has no directory")?;
+    fs::create_dir_all(above).with_context(|| above.display().to_string())?;
+    let unpacked = tempfile::tempdir_in(above).with_context(|| above.display().to_string())?;
+    suite.unpack(&package, unpacked.path())?;
+    let image =
+        find_image(unpacked.path())?.with_context(|| format!("{package} has no vmlinuz"))?;
+    fs::rename(&image, unpacked.path().join("vmlinuz"))?;
+    let modules = package.replacen("-binary-", "-modules-", 1);
+    if modules != package {
+        suite.unpack(&modules, &unpacked.path().join("modules"))?;
+    }
+    fs::write(unpacked.path().join("package"), format!("{package}\n"))?;
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
-    fs::rename(&unpacked, dir).with_context(|| dir.display().to_string())?;
+    fs::rename(unpacked.keep(), dir).with_context(|| dir.display().to_string())?;
     Ok(package)
 }
 
 fn find(kernel: &Packaged) -> Result<(Suite, String)> {
     let version = kernel.version.replace('.', r"\.");
-    // Images are in linux-binary-* since 7.2.
     let pattern = format!(r"^linux-(image|binary)-{version}\.[^ ]*-cloud-amd64$");
     let mut failure = None;
     for name in kernel.suites {
         let found = Suite::fetch(name).and_then(|suite| Ok((suite.packages(&pattern)?, suite)));
         match found {
             Ok((packages, suite)) => {
-                if let Some(newest) = packages.into_iter().max_by_key(|name| numbers(name)) {
+                if let Some(newest) = packages.into_iter().max_by_key(|name| build(name)) {
                     return Ok((suite, newest));
                 }
             }
@@ -127,11 +136,14 @@ fn find(kernel: &Packaged) -> Result<(Suite, String)> {
     bail!("no cloud kernel {} in Debian's {suites}", kernel.version)
 }
 
-/// The numbers in a package's name: they order its builds.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
+/// What orders a kernel's packages: the numbers in the name, then whether it is
+/// a linux-binary-*, which has the image where linux-image-* is empty (7.x).
+fn build(name: &str) -> (Vec<u64>, bool) {
+    let numbers = name
+        .split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
-        .collect()
+        .collect();
+    (numbers, name.starts_with("linux-binary-"))
 }
 
 /// The kernel image under `dir`, in /boot or, since 7.2, beside the modules.
@@ -169,8 +181,12 @@ mod tests {
                 "linux-image-6.12.9+deb13-cloud-amd64",
                 "linux-image-6.12.38+deb13-cloud-amd64",
             ),
+            (
+                "linux-image-7.3.4+deb13-cloud-amd64",
+                "linux-binary-7.3.4+deb13-cloud-amd64",
+            ),
         ] {
-            assert!(numbers(older) < numbers(newer), "{older} {newer}");
+            assert!(build(older) < build(newer), "{older} {newer}");
         }
     }
 
