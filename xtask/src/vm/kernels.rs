@@ -19,14 +19,20 @@ struct Packaged {
     version: &'static str,
     /// Suites that have it, in the order asked.
     suites: &'static [&'static str],
-    /// Kernel parameters without which procid's LSM programs are not called.
+    /// Kernel parameters without which procid cannot do its work there.
     append: &'static str,
 }
+
+/// The socket storage of BPF programs comes from an allocator that takes no
+/// lock, and needs either cmpxchg16b, which the guest's processor lacks (see
+/// `guest::CPU`), or caches that are debugged.
+const LOCKLESS_SLABS: &str = "slab_debug=F,kmalloc-*";
 
 const PACKAGED: [Packaged; 5] = [
     Packaged {
         version: "5.10",
         suites: &["bullseye"],
+        // BPF is not on by default.
         append: "lsm=lockdown,yama,integrity,apparmor,bpf",
     },
     Packaged {
@@ -42,12 +48,12 @@ const PACKAGED: [Packaged; 5] = [
     Packaged {
         version: "7.2",
         suites: &["trixie-backports", "sid"],
-        append: "",
+        append: LOCKLESS_SLABS,
     },
     Packaged {
         version: "7.3",
         suites: &["sid", "trixie-backports"],
-        append: "",
+        append: LOCKLESS_SLABS,
     },
 ];
 
