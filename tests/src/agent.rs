@@ -119,7 +119,7 @@ impl Agent {
     }
 
     /// Reads records until `enough` says so; false when it never did.
-    pub fn until(&mut self, enough: impl Fn(&Records) -> bool) -> bool {
+    pub fn until(&mut self, mut enough: impl FnMut(&Records) -> bool) -> bool {
         let start = Instant::now();
         loop {
             self.read();

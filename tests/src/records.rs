@@ -181,6 +181,11 @@ impl Records {
         self.hashes.get(entity).cloned().unwrap_or_default()
     }
 
+    /// Whether the hash of some image's file is still to come.
+    pub fn await_hashes(&self) -> bool {
+        self.hashes.values().any(|hash| hash.reason == "pending")
+    }
+
     /// Whether the act, its end and its image's hash are all told of.
     pub(crate) fn tell_all_of(&self, act: &Act) -> bool {
         self.of_act(act).first().is_some_and(|record| {

@@ -191,6 +191,10 @@ pub fn errno_name(errno: i32) -> &'static str {
         libc::EPERM => "EPERM",
         libc::EINVAL => "EINVAL",
         libc::ECONNRESET => "ECONNRESET",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::EMSGSIZE => "EMSGSIZE",
+        libc::EPIPE => "EPIPE",
         _ => "an errno that no test provokes",
     }
 }

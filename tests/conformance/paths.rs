@@ -1,0 +1,298 @@
+//! The table of paths: each a run of the test program, and what the agent may
+//! say that it does not cover of it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Names in the agent's `procid.uncovered` under which a path may fall.
+mod uncovered {
+    pub(super) const RAW: &[&str] = &["raw sockets"];
+    pub(super) const PING: &[&str] = &["ping sockets"];
+    pub(super) const PACKET: &[&str] = &["AF_PACKET sockets"];
+    pub(super) const UDP_LITE: &[&str] = &["UDP-Lite"];
+    pub(super) const SCTP: &[&str] = &["SCTP"];
+    pub(super) const DCCP: &[&str] = &["DCCP"];
+    pub(super) const RXRPC: &[&str] = &["AF_RXRPC"];
+    pub(super) const SMC: &[&str] = &["SMC"];
+    pub(super) const XDP: &[&str] = &["AF_XDP"];
+    pub(super) const VSOCK: &[&str] = &["vsock"];
+    pub(super) const FAST_OPEN: &[&str] = &["TCP Fast Open"];
+    pub(super) const SPEAKERS: &[&str] = &["speakers"];
+    pub(super) const SENDFILE: &[&str] = &["speakers", "sendfile and splice"];
+    pub(super) const ACCEPTORS: &[&str] = &["accepted sockets"];
+}
+
+/// A part of the conformance table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Section {
+    #[serde(rename = "Ways out")]
+    Ways,
+    #[serde(rename = "Bytes")]
+    Bytes,
+    #[serde(rename = "Custody")]
+    Custody,
+    #[serde(rename = "Images that hide")]
+    Hiding,
+}
+
+impl Section {
+    /// The test program's subcommand.
+    fn subcommand(self) -> &'static str {
+        match self {
+            Self::Ways | Self::Bytes => "way",
+            Self::Custody => "hand",
+            Self::Hiding => "hide",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path {
+    pub(crate) section: Section,
+    /// The test program's name for it.
+    program: &'static str,
+    /// What it is, for readers of the table.
+    pub(crate) what: &'static str,
+    /// The test program receives what it is told to move.
+    download: bool,
+    /// An entry of `procid.uncovered` with one of these names says why records
+    /// of this path may be missing.
+    pub(crate) uncovered: &'static [&'static str],
+    /// Each opener's line is of an image of its own, whatever its pid.
+    pub(crate) distinct_images: bool,
+}
+
+impl Path {
+    const fn new(section: Section, program: &'static str, what: &'static str) -> Self {
+        Self {
+            section,
+            program,
+            what,
+            download: false,
+            uncovered: &[],
+            distinct_images: false,
+        }
+    }
+
+    const fn unless(mut self, uncovered: &'static [&'static str]) -> Self {
+        self.uncovered = uncovered;
+        self
+    }
+
+    /// Arguments of the test program, to move `bytes`.
+    pub(crate) fn arguments(&self, bytes: Option<u64>) -> Vec<String> {
+        let mut arguments = vec![
+            self.section.subcommand().to_owned(),
+            self.program.to_owned(),
+        ];
+        if let Some(bytes) = bytes {
+            arguments.extend(["--bytes".to_owned(), bytes.to_string()]);
+        }
+        if self.download {
+            arguments.push("--download".to_owned());
+        }
+        arguments
+    }
+
+    /// Whether it is run once for each size.
+    pub(crate) fn has_sizes(&self) -> bool {
+        self.section == Section::Bytes
+    }
+}
+
+/// The row's name.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.download { " --download" } else { "" };
+        write!(f, "{}{direction}", self.program)
+    }
+}
+
+/// Every path, in the order of the table.
+pub(crate) fn all() -> Vec<Path> {
+    let mut all = WAYS.to_vec();
+    for &mover in MOVERS {
+        all.push(mover);
+        all.push(Path {
+            download: true,
+            ..mover
+        });
+    }
+    all.extend_from_slice(UPLOADS);
+    all.extend_from_slice(HANDS);
+    all.extend_from_slice(HIDES);
+    all
+}
+
+const fn way(program: &'static str, what: &'static str) -> Path {
+    Path::new(Section::Ways, program, what)
+}
+
+const fn mover(program: &'static str, what: &'static str) -> Path {
+    Path::new(Section::Bytes, program, what)
+}
+
+const fn hand(program: &'static str, what: &'static str) -> Path {
+    Path::new(Section::Custody, program, what).unless(uncovered::SPEAKERS)
+}
+
+const fn hide(program: &'static str, what: &'static str) -> Path {
+    Path::new(Section::Hiding, program, what)
+}
+
+const WAYS: &[Path] = &[
+    way("tcp", "connect over TCP"),
+    way("tcp-v6", "connect over TCP, IPv6"),
+    way("tcp-mapped", "IPv4 on an IPv6 socket"),
+    way("tcp-fastopen-sendto", "Fast Open, MSG_FASTOPEN").unless(uncovered::FAST_OPEN),
+    way("tcp-fastopen-connect", "Fast Open, TCP_FASTOPEN_CONNECT").unless(uncovered::FAST_OPEN),
+    way("tcp-twice", "connect, AF_UNSPEC, connect elsewhere"),
+    way(
+        "tcp-after-failure",
+        "a refused connect, then another on the same socket",
+    ),
+    way("tcp-any", "to 0.0.0.0"),
+    way("tcp-any-v6", "to ::"),
+    way("mptcp", "MPTCP, one connection"),
+    way("mptcp-second-subflow", "MPTCP, two subflows"),
+    way("udp", "sendto"),
+    way("udp-v6", "sendto, IPv6"),
+    way("udp-connected", "connect, then send"),
+    way("udp-mapped", "IPv4 on an IPv6 socket"),
+    way("udp-sendmmsg", "three destinations in one call"),
+    way("udp-redial", "connected to one, then to another"),
+    way("udp-override", "connected to one, sendto to another"),
+    way("udp-unspec", "sendto, family AF_UNSPEC"),
+    way("udp-any", "to 0.0.0.0"),
+    way("udp-any-v6", "to ::"),
+    way(
+        "udp-nameless-receive",
+        "answers taken without their address",
+    ),
+    way("udp-scan", "one socket, 2,000 destinations"),
+    way("udplite", "UDP-Lite, sendto").unless(uncovered::UDP_LITE),
+    way("udplite-connected", "UDP-Lite, connect, then send").unless(uncovered::UDP_LITE),
+    way("uring-connect", "io_uring, inline"),
+    way("uring-async", "io_uring, in a worker"),
+    way("uring-sqpoll", "io_uring, in the poll thread"),
+    way("uring-registered", "io_uring, registered descriptor"),
+    way("uring-personality", "io_uring, another user's credentials"),
+    way("uring-send-udp", "io_uring, a datagram"),
+    way("ping", "ping socket").unless(uncovered::PING),
+    way("ping-v6", "ping socket, IPv6").unless(uncovered::PING),
+    way("raw-icmp", "raw socket, ICMP").unless(uncovered::RAW),
+    way("raw-icmp-connected", "raw socket, connected").unless(uncovered::RAW),
+    way("raw-udp", "raw socket, UDP by hand").unless(uncovered::RAW),
+    way("raw-hdrincl", "raw socket, own IP header").unless(uncovered::RAW),
+    way("packet", "AF_PACKET, SOCK_DGRAM").unless(uncovered::PACKET),
+    way("packet-raw", "AF_PACKET, SOCK_RAW").unless(uncovered::PACKET),
+    way("packet-ring", "AF_PACKET, PACKET_TX_RING").unless(uncovered::PACKET),
+    way("sctp", "SCTP, one-to-one").unless(uncovered::SCTP),
+    way("sctp-seqpacket", "SCTP, one-to-many").unless(uncovered::SCTP),
+    way("dccp", "DCCP").unless(uncovered::DCCP),
+    way("int80", "32-bit system call"),
+    way("zerocopy", "MSG_ZEROCOPY, TCP"),
+    way("zerocopy-udp", "MSG_ZEROCOPY, UDP"),
+    way("tls", "TLS in the kernel"),
+    way("route-lsrr", "IPv4 loose source route, by socket option"),
+    way("route-ssrr", "IPv4 strict source route, by socket option"),
+    way("route-lsrr-cmsg", "IPv4 source route, by control message"),
+    way("route-rthdr", "IPv6 routing header, by socket option"),
+    way(
+        "route-rthdr-cmsg",
+        "IPv6 routing header, by control message",
+    ),
+    way("rxrpc", "AF_RXRPC").unless(uncovered::RXRPC),
+    way("smc", "SMC").unless(uncovered::SMC),
+    way("xdp", "AF_XDP").unless(uncovered::XDP),
+    way("vsock", "vsock").unless(uncovered::VSOCK),
+];
+
+/// Each has a row for either direction.
+const MOVERS: &[Path] = &[
+    mover("bytes-write", "write, read"),
+    mover("bytes-sendmsg", "sendmsg, recvmsg"),
+    mover("bytes-sendmmsg", "sendmmsg, UDP"),
+    mover("bytes-recvmmsg", "recvmmsg, UDP"),
+    mover("bytes-sendfile", "sendfile"),
+    mover("bytes-splice-out", "splice to the socket"),
+    mover("bytes-splice-in", "splice from the socket"),
+    mover("bytes-uring", "io_uring send, receive"),
+    mover("bytes-uring-zc", "io_uring zero-copy send"),
+    mover("bytes-udp", "sendto, recvfrom"),
+    mover("bytes-udp-sendfile", "sendfile, UDP"),
+    mover("bytes-peek", "MSG_PEEK first, UDP"),
+];
+
+const UPLOADS: &[Path] = &[mover("bytes-unread", "closed with data unread")];
+
+const HANDS: &[Path] = &[
+    hand("fork", "a forked child sends"),
+    hand("write", "a forked child, by write"),
+    hand("sendfile", "a forked child, by sendfile").unless(uncovered::SENDFILE),
+    hand("splice", "a forked child, by splice").unless(uncovered::SENDFILE),
+    hand(
+        "fork-udp",
+        "a forked child, to its parent's UDP destination",
+    ),
+    hand("fork-udp-connected", "a forked child, connected UDP"),
+    hand("receive", "a forked child receives only: no speaker"),
+    hand("thread", "another thread: no speaker"),
+    hand("relay", "three images in turn, then two again"),
+    hand("vfork-exec", "a child of vfork runs another program"),
+    hand("exec", "another program in the same process"),
+    hand("exec-between", "connect, exec, send"),
+    hand("exec-before-connect", "socket, exec, connect, exec, send"),
+    hand("scm-rights", "a connection passed over a Unix socket"),
+    hand("scm-rights-udp", "a UDP socket passed over a Unix socket"),
+    hand(
+        "scm-rights-listener",
+        "a listener passed: its taker accepts",
+    )
+    .unless(uncovered::ACCEPTORS),
+    hand("create-pass-connect", "passed before the connect"),
+    hand("pidfd-getfd", "stolen with pidfd_getfd"),
+    hand(
+        "uring-of-another",
+        "in a ring that another process submits to",
+    ),
+    hand("accept", "accept, with address").unless(uncovered::ACCEPTORS),
+    hand("accept-null", "accept, without").unless(uncovered::ACCEPTORS),
+    hand("accept-uring", "accept, io_uring").unless(uncovered::ACCEPTORS),
+    hand("accept-fork", "a forked child answers").unless(uncovered::ACCEPTORS),
+    hand("prefork", "a forked child accepts").unless(uncovered::ACCEPTORS),
+];
+
+const HIDES: &[Path] = &[
+    hide("comm", "PR_SET_NAME"),
+    hide("argv", "arguments overwritten"),
+    hide("set-mm-exe", "PR_SET_MM exe link changed"),
+    hide("memfd", "run from a memfd"),
+    hide("fexecve-deleted", "file deleted before fexecve"),
+    hide("hard-link", "by another hard link"),
+    hide("bind-mount", "over a bind mount"),
+    hide("overlay", "from overlayfs"),
+    hide("chroot", "in a chroot"),
+    hide("exec-chain", "five programs in one process"),
+    hide("thread-exec", "exec by a thread that is not the leader"),
+    Path {
+        distinct_images: true,
+        ..hide("pid-reuse", "a pid that comes round again")
+    },
+    Path {
+        distinct_images: true,
+        ..hide("pid-chosen", "a pid that is asked for again")
+    },
+    hide("other-user", "of another user"),
+    hide("container", "in namespaces of its own"),
+    hide("script-shebang", "a script, run by its first line"),
+    hide(
+        "script-shebang-bash",
+        "a script of bash, run by its first line",
+    ),
+    hide("script-argument", "a script of bash, run as an argument"),
+    hide("script-python", "a script of python, run as an argument"),
+    hide("renamed-over", "file replaced by another of the same name"),
+];
