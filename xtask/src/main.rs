@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod cargo;
+mod conformance;
 mod debian;
 mod host;
 mod process;
@@ -33,6 +34,8 @@ enum Action {
     Run(run::Args),
     /// Run every test this host can run
     Test(test::Args),
+    /// Hold procid to every path of docs/CONFORMANCE.md
+    Conformance(conformance::Args),
     /// Run a command as root on a Debian kernel in a virtual machine
     Vm(vm::Args),
     /// Measure what procid costs, as a Markdown page
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Action::Build => build::main(),
         Action::Run(args) => run::main(&args),
         Action::Test(args) => test::main(&args),
+        Action::Conformance(args) => conformance::main(&args),
         Action::Vm(args) => vm::main(&args),
         Action::Bench(args) => bench::main(&args),
     };

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything this host can run, and what it could not.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io::{self, BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},
 };
@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    build, cargo, host, rooms, setup,
-    vm::{self, kernels},
+    build, cargo,
+    conformance::{self, cell},
+    host, rooms, setup,
+    vm::kernels,
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,12 +35,14 @@ enum Part {
 
 /// What became of one part.
 #[derive(Debug)]
-struct Outcome {
+pub(crate) struct Outcome {
     part: String,
     /// `Err`: failed, and why; `Ok(Some(_))`: skipped, and why.
     result: Result<Option<String>>,
     /// The test harness' own summary lines.
     summaries: Vec<String>,
+    /// Lines of the conformance runner, one for each cell of its table.
+    pub(crate) cells: Vec<String>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -54,18 +58,27 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     if wanted(Part::Live) {
         outcomes.push(part("live", live));
+        outcomes.push(part("live conformance", conformance::live));
     }
     if wanted(Part::Vm) {
         for kernel in kernels::TESTED {
             let name = format!("vm {kernel}");
-            outcomes.push(part(&name, |summaries| on_kernel(kernel, summaries)));
+            outcomes.push(part(&name, |summaries| {
+                conformance::on_kernel(kernel, Some("vm"), summaries)
+            }));
         }
+    }
+    if wanted(Part::Live) || wanted(Part::Vm) {
+        outcomes.push(part("conformance table", |_| conformance::check(&outcomes)));
     }
     report(&outcomes)
 }
 
 /// Runs one part; a failure is kept for the end, so that all parts run.
-fn part(name: &str, run: impl FnOnce(&mut Summaries) -> Result<Option<String>>) -> Outcome {
+pub(crate) fn part(
+    name: &str,
+    run: impl FnOnce(&mut Summaries) -> Result<Option<String>>,
+) -> Outcome {
     println!("==== {name}");
     let mut summaries = Summaries::default();
     let result = run(&mut summaries);
@@ -76,16 +89,23 @@ fn part(name: &str, run: impl FnOnce(&mut Summaries) -> Result<Option<String>>) 
         part: name.to_owned(),
         result,
         summaries: summaries.lines,
+        cells: summaries.cells,
     }
 }
 
-fn report(outcomes: &[Outcome]) -> Result<()> {
+/// Prints what became of each part.
+///
+/// # Errors
+///
+/// When one failed.
+pub(crate) fn report(outcomes: &[Outcome]) -> Result<()> {
     println!("==== summary");
     let mut failed = Vec::new();
     for Outcome {
         part,
         result,
         summaries,
+        ..
     } in outcomes
     {
         match result {
@@ -142,32 +162,23 @@ fn live(summaries: &mut Summaries) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn on_kernel(kernel: &str, summaries: &mut Summaries) -> Result<Option<String>> {
-    if let Some(reason) = vm::unsupported() {
-        return Ok(Some(reason));
-    }
-    let suite = build::test_suite("vm")?;
-    let command = ["vm-tests", "--test-threads=1"].map(OsString::from);
-    let mut job = vm::Job::new(&command)?;
-    job.add_file(&suite, OsStr::new("vm-tests"));
-    let status = job.run(kernel, &mut |bytes: &[u8]| summaries.take(bytes))?;
-    if status != 0 {
-        bail!("the tests exited with status {status}");
-    }
-    Ok(None)
-}
-
-/// Passes test output on to stdout and keeps the harness' summary lines.
+/// Passes test output on to stdout and keeps the harness' summary lines, and the
+/// cells of the conformance table.
 #[derive(Debug, Default)]
-struct Summaries {
+pub(crate) struct Summaries {
     lines: Vec<String>,
+    cells: Vec<String>,
     /// A line that has not ended yet.
     partial: Vec<u8>,
 }
 
 impl Summaries {
     /// Runs `command` and takes its stdout.
-    fn stream(&mut self, command: &mut Command) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub(crate) fn stream(&mut self, command: &mut Command) -> Result<()> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -191,7 +202,12 @@ impl Summaries {
         Ok(())
     }
 
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes a piece of output.
+    ///
+    /// # Errors
+    ///
+    /// When stdout is closed.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         stdout.flush()?;
@@ -209,6 +225,8 @@ impl Summaries {
             self.partial.clear();
             if line.starts_with("test result:") {
                 self.lines.push(line);
+            } else if line.starts_with(cell::START) {
+                self.cells.push(line);
             }
         }
     }
@@ -236,6 +254,7 @@ mod tests {
             part: "x".to_owned(),
             result,
             summaries: Vec::new(),
+            cells: Vec::new(),
         };
         report(&[outcome(Ok(None)), outcome(Ok(Some("why".to_owned())))]).unwrap();
         report(&[outcome(Err(anyhow::anyhow!("broken"))), outcome(Ok(None))]).unwrap_err();

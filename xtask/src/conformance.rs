@@ -1,0 +1,172 @@
+//! `cargo xtask conformance`: every path on every kernel and backend, and the
+//! page that shows what became of each.
+
+pub(crate) mod cell;
+mod page;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::cell::Cell;
+use crate::{
+    build, host, process, setup,
+    test::{self, Outcome, Summaries},
+    vm::{self, kernels},
+};
+
+/// Sizes that the paths of bytes move on the running kernel, and under
+/// emulation.
+const SIZES: [u64; 3] = [1, 65_536, 67_108_864];
+const SIZES_IN_VM: [u64; 2] = [1, 65_536];
+/// Runs at random, under load.
+const INTERLEAVED: &str = "100";
+/// The backends that a virtual machine's kernel can have.
+const BACKENDS_IN_VM: [&str; 3] = ["auto", "cgroup", "lsm"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Write docs/CONFORMANCE.md anew
+    #[arg(long)]
+    write: bool,
+    /// Run only on this kernel: live, 6.1, …; may be repeated
+    #[arg(long = "kernel", value_name = "KERNEL", conflicts_with = "write")]
+    kernels: Vec<String>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    let wanted = |kernel: &str| args.kernels.is_empty() || args.kernels.iter().any(|k| k == kernel);
+    let mut outcomes = Vec::new();
+    if wanted("live") {
+        outcomes.push(test::part("live", live));
+    }
+    for kernel in kernels::TESTED.into_iter().filter(|kernel| wanted(kernel)) {
+        outcomes.push(test::part(&format!("vm {kernel}"), |summaries| {
+            on_kernel(kernel, None, summaries)
+        }));
+    }
+    if args.write {
+        write(&outcomes)?;
+    } else {
+        outcomes.push(test::part("table", |_| check(&outcomes)));
+    }
+    test::report(&outcomes)
+}
+
+/// Every path on the running kernel, then some at random.
+///
+/// # Errors
+///
+/// When a record is missing or wrong.
+pub(crate) fn live(summaries: &mut Summaries) -> Result<Option<String>> {
+    if let Some(reason) = host::no_root_because() {
+        return Ok(Some(reason));
+    }
+    let (procid, program) = (build::procid()?, build::test_program()?);
+    let suite = build::test_suite("conformance")?;
+    let env = [
+        ("PROCID_BIN", procid.as_os_str()),
+        ("PROCID_TESTPROG", program.as_os_str()),
+    ];
+    let release = process::capture(Command::new("uname").arg("-r"))?;
+    let version: Vec<&str> = release.split('.').take(2).collect();
+    let mut table = host::as_root(&suite, &env)?;
+    table.args(["--json", "--backend", "cgroup", "--kernel"]);
+    table.arg(format!("live {}", version.join(".")));
+    table.args(SIZES.map(|size| format!("--size={size}")));
+    let mut random = host::as_root(&suite, &env)?;
+    random.args(["--backend", "cgroup", "--interleave", INTERLEAVED]);
+    // A path that fails would hide what the others do under load.
+    let done = summaries.stream(&mut table);
+    summaries.stream(&mut random)?;
+    done?;
+    Ok(None)
+}
+
+/// Every path on a kernel in a virtual machine, after another test suite, if
+/// one is given, in the same machine.
+///
+/// # Errors
+///
+/// When the suite fails, or a record is missing or wrong.
+pub(crate) fn on_kernel(
+    kernel: &str,
+    suite: Option<&str>,
+    summaries: &mut Summaries,
+) -> Result<Option<String>> {
+    if let Some(reason) = vm::unsupported() {
+        return Ok(Some(reason));
+    }
+    let mut script = String::from("failed=0\n");
+    if suite.is_some() {
+        script.push_str("suite --test-threads=1 || failed=1\n");
+    }
+    script.push_str("conformance \"$@\" || failed=1\nexit $failed");
+    let mut command: Vec<OsString> = ["sh", "-c", &script, "sh", "--json", "--kernel", kernel]
+        .map(OsString::from)
+        .to_vec();
+    command.extend(BACKENDS_IN_VM.map(|backend| format!("--backend={backend}").into()));
+    command.extend(SIZES_IN_VM.map(|size| format!("--size={size}").into()));
+    let mut job = vm::Job::new(&command)?;
+    let conformance = build::test_suite("conformance")?;
+    job.add_file(&conformance, OsStr::new("conformance"));
+    if let Some(suite) = suite {
+        job.add_file(&build::test_suite(suite)?, OsStr::new("suite"));
+    }
+    let status = job.run(kernel, &mut |bytes: &[u8]| summaries.take(bytes))?;
+    if status != 0 {
+        bail!("the tests exited with status {status}");
+    }
+    Ok(None)
+}
+
+fn page_path() -> PathBuf {
+    host::root().join("docs/CONFORMANCE.md")
+}
+
+fn cells(outcomes: &[Outcome]) -> Result<Vec<Cell>> {
+    let lines = outcomes.iter().flat_map(|outcome| &outcome.cells);
+    lines
+        .filter_map(|line| Cell::parse(line).transpose())
+        .collect()
+}
+
+/// Holds the cells of these outcomes to the page.
+///
+/// # Errors
+///
+/// When a cell is lost, or a row is missing.
+pub(crate) fn check(outcomes: &[Outcome]) -> Result<Option<String>> {
+    let now = page::levels(&cells(outcomes)?);
+    if now.is_empty() {
+        return Ok(Some("no path was run".to_owned()));
+    }
+    let path = page_path();
+    let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let lost = page::lost(&page::read(&page), &now);
+    for sentence in &lost {
+        println!("{sentence}");
+    }
+    if !lost.is_empty() {
+        bail!(
+            "{} cells are not as docs/CONFORMANCE.md has them (`cargo xtask conformance --write`)",
+            lost.len()
+        );
+    }
+    Ok(None)
+}
+
+fn write(outcomes: &[Outcome]) -> Result<()> {
+    let cells = cells(outcomes)?;
+    let path = page_path();
+    fs::write(&path, page::write(&cells)).with_context(|| path.display().to_string())?;
+    println!("{}: {} cells", path.display(), cells.len());
+    Ok(())
+}
