@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     hold::{Bytes, Problem},
-    told::Told,
+    told::{Told, brief},
 };
 
 /// Whatever is not as the line says, but for the image and the destination,
@@ -20,7 +20,7 @@ pub(crate) fn problems(told: &Told<'_>, claim: &Flow, record: &Value) -> Vec<Str
     let mut problems = Vec::new();
     let mut expect = |pointer: &str, wanted: &str| {
         if text(record, pointer) != wanted {
-            problems.push(format!("{pointer} is not {wanted:?}: {record}"));
+            problems.push(format!("{pointer} is not {wanted:?}: {}", brief(record)));
         }
     };
     expect("/procid/verdict", "allow");
@@ -62,7 +62,8 @@ fn outcome(told: &Told<'_>, claim: &Flow, record: &Value) -> Option<String> {
     let is_right = said == outcome && text(record, "/error/code") == code;
     let may_be_unknown = text(record, "/event/action") == "send" && !sees_sends(told);
     let is_excused = said == "unknown" && may_be_unknown;
-    (!is_right && !is_excused).then(|| format!("the outcome is not {outcome} {code}: {record}"))
+    (!is_right && !is_excused)
+        .then(|| format!("the outcome is not {outcome} {code}: {}", brief(record)))
 }
 
 /// Whether something tells what became of a datagram: the packet, or the
@@ -87,29 +88,33 @@ fn source(claim: &Flow, record: &Value) -> Option<String> {
             && (unknown(record, "source.port").is_some()
                 || text(record, "/event/outcome") != "success"));
     let is_ip = source.ip().is_unspecified() || ip.is_empty() || ip == source.ip().to_string();
-    (!is_port || !is_ip).then(|| format!("the source is not {source}: {record}"))
+    (!is_port || !is_ip).then(|| format!("the source is not {source}: {}", brief(record)))
 }
 
 /// The image named was born in that process, from that file.
 fn birth(told: &Told<'_>, claim: &Flow, record: &Value) -> Option<String> {
     let entity = text(record, "/process/entity_id");
     let Some(birth) = told.birth(&entity) else {
-        return Some(format!("no birth of image {entity:?}: {record}"));
+        return Some(format!("no birth of image {entity:?}: {}", brief(record)));
     };
     let is_right = text(birth, "/process/pid") == claim.actor.pid.to_string()
         && file_of(birth) == claim.actor.exe
         && text(birth, "/process/start") == text(record, "/process/start");
-    (!is_right).then(|| format!("the image was born otherwise: {birth}, told by {record}"))
+    (!is_right).then(|| {
+        let (birth, record) = (brief(birth), brief(record));
+        format!("the image was born otherwise: {birth}, told by {record}")
+    })
 }
 
 fn hash(told: &Told<'_>, record: &Value) -> Option<String> {
     let hash = told.records.hash(&text(record, "/process/entity_id"));
     match told.file_hash(record) {
-        Some(right) if hash.sha256.as_ref() != Some(&right) => {
-            Some(format!("the hash is not {right} but {hash:?}: {record}"))
-        }
+        Some(right) if hash.sha256.as_ref() != Some(&right) => Some(format!(
+            "the hash is not {right} but {hash:?}: {}",
+            brief(record)
+        )),
         None if hash.sha256.is_none() && (hash.reason.is_empty() || hash.reason == "pending") => {
-            Some(format!("neither a hash nor a reason: {record}"))
+            Some(format!("neither a hash nor a reason: {}", brief(record)))
         }
         _ => None,
     }
@@ -126,7 +131,7 @@ pub(crate) fn end(
     let close = match told.closes(&flow) {
         [close] => close,
         [] if claim.error.is_some() => return Vec::new(), // never opened
-        [] => return vec![Problem::Missing(format!("no close of {record}"))],
+        [] => return vec![Problem::Missing(format!("no close of {}", brief(record)))],
         more => return vec![Problem::Wrong(format!("several closes: {more:#?}"))],
     };
     let mut problems = Vec::new();
@@ -140,6 +145,7 @@ pub(crate) fn end(
             }
         }
         if at_the_end.as_ref() != record.pointer(pointer) {
+            let (close, record) = (brief(close), brief(record));
             let sentence = format!("{pointer} is another at the end: {close}, opened by {record}");
             problems.push(Problem::Wrong(sentence));
         }
@@ -164,11 +170,11 @@ fn counts(claim: &Flow, close: &Value, bytes: &mut Bytes) -> Option<Problem> {
             .and_then(Value::as_u64);
         match (claimed, told, unknown(close, &field)) {
             (Some(claimed), Some(told), _) if claimed != told => {
-                let sentence = format!("{field} is not {claimed}: {close}");
+                let sentence = format!("{field} is not {claimed}: {}", brief(close));
                 return Some(Problem::Wrong(sentence));
             }
             (Some(_), None, None) => {
-                let sentence = format!("neither {field} nor a reason: {close}");
+                let sentence = format!("neither {field} nor a reason: {}", brief(close));
                 return Some(Problem::Missing(sentence));
             }
             (Some(_), None, Some(reason)) => bytes.unknown.push(reason.into_owned()),
@@ -179,5 +185,5 @@ fn counts(claim: &Flow, close: &Value, bytes: &mut Bytes) -> Option<Problem> {
     }
     let total = close.pointer("/network/bytes").and_then(Value::as_u64);
     let is_sum = total.is_none_or(|total| total == sum);
-    (!is_sum).then(|| Problem::Wrong(format!("network.bytes is not {sum}: {close}")))
+    (!is_sum).then(|| Problem::Wrong(format!("network.bytes is not {sum}: {}", brief(close))))
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     detail,
-    told::{Told, is_actor},
+    told::{Told, brief, is_actor},
 };
 
 /// What is not as the program said.
@@ -72,7 +72,10 @@ fn images(told: &Told<'_>, cookie: &str, claims: &[&Flow], held: &mut Held) {
             continue; // it names none: the line it should have been for misses it
         }
         if !claims.iter().any(|claim| is_actor(record, &claim.actor)) {
-            let sentence = format!("no line of socket {cookie} names this image: {record}");
+            let sentence = format!(
+                "no line of socket {cookie} names this image: {}",
+                brief(record)
+            );
             held.problems.push(Problem::WrongImage(sentence));
         }
     }
@@ -112,7 +115,7 @@ fn of_role(told: &Told<'_>, cookie: &str, claims: &[&Flow], role: Role, held: &m
         }
     }
     for record in records {
-        let sentence = format!("no line for this record, or told twice: {record}");
+        let sentence = format!("no line for this record, or told twice: {}", brief(record));
         held.problems.push(Problem::Wrong(sentence));
     }
 }
@@ -154,12 +157,13 @@ fn speaker(told: &Told<'_>, claims: &[&Flow], record: &Value) -> Option<Problem>
         .iter()
         .any(|claim| claim.role != Role::Speaker && claim.actor.pid.to_string() == pid);
     if !is_right {
-        let sentence = format!("procid.opener did not open the socket: {record}");
+        let sentence = format!("procid.opener did not open the socket: {}", brief(record));
         return Some(Problem::WrongImage(sentence));
     }
     (!is_told).then(|| {
         Problem::Wrong(format!(
-            "procid.opener and procid.flow_id are not those of an opening record: {record}"
+            "procid.opener and procid.flow_id are not those of an opening record: {}",
+            brief(record)
         ))
     })
 }
@@ -177,7 +181,7 @@ fn missing(told: &Told<'_>, claim: &Flow) -> Problem {
     }
     for record in evidence.iter().take(4) {
         sentence.push_str("\n    ");
-        sentence.push_str(&record.to_string());
+        sentence.push_str(&brief(record));
     }
     Problem::Missing(sentence)
 }
@@ -191,7 +195,10 @@ fn other_sockets(told: &Told<'_>, flows: &[Flow], cookies: &HashSet<&str>, held:
             let cookie = text(record, "/procid/socket/cookie");
             let is_its = flows.iter().any(|flow| is_actor(record, &flow.actor));
             if is_its && role_of(record).is_some() && !cookies.contains(&*cookie) {
-                let sentence = format!("a socket that the program did not tell of: {record}");
+                let sentence = format!(
+                    "a socket that the program did not tell of: {}",
+                    brief(record)
+                );
                 held.problems.push(Problem::Wrong(sentence));
             }
         }

@@ -107,6 +107,30 @@ impl<'a> Told<'a> {
     }
 }
 
+/// A record as evidence: what it says of its socket and its image.
+pub(crate) fn brief(record: &Value) -> String {
+    const KEPT: [&str; 13] = [
+        "/event/action",
+        "/event/outcome",
+        "/error/code",
+        "/network",
+        "/source",
+        "/destination",
+        "/process/pid",
+        "/process/thread",
+        "/process/executable",
+        "/process/entity_id",
+        "/process/parent/pid",
+        "/procid",
+        "/@timestamp",
+    ];
+    let kept = KEPT.into_iter().filter_map(|pointer| {
+        let value = record.pointer(pointer)?;
+        Some(format!("{}={value}", &pointer[1..]))
+    });
+    kept.collect::<Vec<_>>().join(" ")
+}
+
 /// Whether the process object at `pointer` is that actor's, as far as ids and
 /// the file tell.
 pub(crate) fn is_actor(record: &Value, actor: &Actor) -> bool {
