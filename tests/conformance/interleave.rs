@@ -24,8 +24,8 @@ use crate::{
 /// Runs at one time.
 const AT_ONCE: usize = 8;
 /// Connections a second of the load, and how many at most.
-const RATE: &str = "300";
-const MOST: &str = "60000";
+const RATE: &str = "2000";
+const MOST: &str = "40000";
 /// Bytes that a path of bytes moves.
 const BYTES: u64 = 65_536;
 
