@@ -33,6 +33,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use procid_tests::records::text;
 
 use self::{
     cell::{Cell, Verdict, verdict},
@@ -42,6 +43,9 @@ use self::{
     told::Told,
     watch::Watch,
 };
+
+/// Most problems of one path that are printed: the first ones tell.
+const PRINTED: usize = 12;
 
 /// Hold procid to every path of the conformance table
 #[derive(Debug, Parser)]
@@ -124,7 +128,13 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
     }
     let (records, app) = watch.end(&runs);
     let told = Told::new(&records, &app);
-    let mut report = Report::default();
+    let mut report = Report {
+        is_quiet: args.json,
+        ..Report::default()
+    };
+    let said = records
+        .ready()
+        .map(|ready| text(ready, "/procid/backend").into_owned());
     for path in paths {
         let name = path.to_string();
         let of_path: Vec<&Run> = runs
@@ -136,7 +146,8 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
             what: path.what,
             section: path.section,
             kernel: args.kernel(),
-            backend: backend.to_owned(),
+            // What `auto` has come to.
+            backend: said.clone().unwrap_or_else(|| backend.to_owned()),
             cell: verdict(&told, path, &of_path),
             bytes: of_path.iter().filter_map(|run| run.bytes).collect(),
         };
@@ -157,6 +168,8 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
 /// How many cells are what.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    /// Prints failures only: the cells are told otherwise.
+    is_quiet: bool,
     covered: usize,
     uncovered: usize,
     failed: usize,
@@ -172,7 +185,9 @@ impl Report {
             cell: verdict,
             ..
         } = cell;
-        eprintln!("{kernel} {backend} {path}: {verdict}");
+        if !self.is_quiet || matches!(verdict, Verdict::Failed(_)) {
+            eprintln!("{kernel} {backend} {path}: {verdict}");
+        }
         match verdict {
             Verdict::Failed(problems) => self.failed(problems),
             Verdict::NotCovered(_) => self.uncovered += 1,
@@ -183,7 +198,7 @@ impl Report {
     /// Counts a failure, and prints why.
     pub(crate) fn failed(&mut self, problems: &[Problem]) {
         self.failed += 1;
-        for problem in problems {
+        for (number, problem) in problems.iter().enumerate() {
             let (kind, sentence) = match problem {
                 Problem::Missing(sentence) => ("missing", sentence),
                 Problem::Wrong(sentence) => ("wrong", sentence),
@@ -192,7 +207,12 @@ impl Report {
                     ("WRONG IMAGE", sentence)
                 }
             };
-            eprintln!("  {kind}: {sentence}");
+            if number < PRINTED {
+                eprintln!("  {kind}: {sentence}");
+            }
+        }
+        if let Some(more @ 1..) = problems.len().checked_sub(PRINTED) {
+            eprintln!("  and {more} more");
         }
     }
 

@@ -125,7 +125,10 @@ pub(crate) fn brief(record: &Value) -> String {
         "/@timestamp",
     ];
     let kept = KEPT.into_iter().filter_map(|pointer| {
-        let value = record.pointer(pointer)?;
+        let mut value = record.pointer(pointer)?.clone();
+        if let Some(procid) = value.as_object_mut() {
+            procid.remove("ancestry");
+        }
         Some(format!("{}={value}", &pointer[1..]))
     });
     kept.collect::<Vec<_>>().join(" ")
