@@ -1,6 +1,6 @@
 //! Holds the records to what one run of a program said.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use procid_tests::{
     records::text,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     detail,
-    told::{Told, brief, is_actor},
+    told::{Told, Who, actor, brief, who},
 };
 
 /// What is not as the program said.
@@ -67,15 +67,13 @@ pub(crate) fn hold(told: &Told<'_>, flows: &[Flow], distinct_images: bool) -> He
 
 /// No record of the socket may name an image that no line names.
 fn images(told: &Told<'_>, cookie: &str, claims: &[&Flow], held: &mut Held) {
+    let actors: HashSet<Who> = claims.iter().map(|claim| actor(&claim.actor)).collect();
     for &record in told.of_socket(cookie) {
-        if text(record, "/process/pid").is_empty() {
-            continue; // it names none: the line it should have been for misses it
-        }
-        if !claims.iter().any(|claim| is_actor(record, &claim.actor)) {
-            let sentence = format!(
-                "no line of socket {cookie} names this image: {}",
-                brief(record)
-            );
+        let who = who(record);
+        // One that names none is missed by the line it should have been for.
+        if !who.0.is_empty() && !actors.contains(&who) {
+            let record = brief(record);
+            let sentence = format!("no line of socket {cookie} names this image: {record}");
             held.problems.push(Problem::WrongImage(sentence));
         }
     }
@@ -83,25 +81,27 @@ fn images(told: &Told<'_>, cookie: &str, claims: &[&Flow], held: &mut Held) {
 
 /// Each line of one role has exactly one record, and each record a line.
 fn of_role(told: &Told<'_>, cookie: &str, claims: &[&Flow], role: Role, held: &mut Held) {
-    let mut records: Vec<&Value> = told
-        .of_socket(cookie)
-        .iter()
-        .copied()
-        .filter(|record| role_of(record) == Some(role))
-        .collect();
+    let mut records: HashMap<(Who, Destination), Vec<&Value>> = HashMap::new();
+    for &record in told.of_socket(cookie) {
+        if role_of(record) == Some(role) {
+            let key = (who(record), told_destination(record));
+            records.entry(key).or_default().push(record);
+        }
+    }
     for claim in claims.iter().filter(|claim| claim.role == role) {
+        let key = (actor(&claim.actor), destination(claim));
+        let candidates = records.entry(key).or_default();
         // Of several that could be it, the one that fits best.
-        let best = records
+        let best = candidates
             .iter()
             .enumerate()
-            .filter(|(_, record)| is_actor(record, &claim.actor) && has_destination(record, claim))
             .map(|(at, record)| (at, detail::problems(told, claim, record)))
             .min_by_key(|(_, problems)| problems.len());
         let Some((at, problems)) = best else {
             held.problems.push(missing(told, claim));
             continue;
         };
-        let record = records.swap_remove(at);
+        let record = candidates.remove(at);
         held.problems
             .extend(problems.into_iter().map(Problem::Wrong));
         match role {
@@ -114,7 +114,7 @@ fn of_role(told: &Told<'_>, cookie: &str, claims: &[&Flow], role: Role, held: &m
             }
         }
     }
-    for record in records {
+    for record in records.into_values().flatten() {
         let sentence = format!("no line for this record, or told twice: {}", brief(record));
         held.problems.push(Problem::Wrong(sentence));
     }
@@ -132,14 +132,20 @@ fn role_of(record: &Value) -> Option<Role> {
     }
 }
 
-fn has_destination(record: &Value, claim: &Flow) -> bool {
-    let (ip, port) = match claim.destination.map(canonical) {
-        Some(to) => (to.ip().to_string(), to.port()),
-        None => (String::new(), 0),
-    };
-    let told_port = text(record, "/destination/port");
-    text(record, "/destination/ip") == ip
-        && (told_port == port.to_string() || (port == 0 && told_port.is_empty()))
+/// An address and a port, which protocols without ports do not have.
+type Destination = (String, Option<u64>);
+
+fn told_destination(record: &Value) -> Destination {
+    let port = record.pointer("/destination/port").and_then(Value::as_u64);
+    let ip = text(record, "/destination/ip").into_owned();
+    (ip, port.filter(|&port| port != 0))
+}
+
+fn destination(claim: &Flow) -> Destination {
+    let to = claim.destination.map(canonical);
+    let ip = to.map_or_else(String::new, |to| to.ip().to_string());
+    let port = to.map(|to| u64::from(to.port()));
+    (ip, port.filter(|&port| port != 0))
 }
 
 /// A speaker's record joins the flow of the image it names as the opener.
@@ -190,11 +196,14 @@ fn missing(told: &Told<'_>, claim: &Flow) -> Problem {
 /// subflow told as a connection of its own, say.
 fn other_sockets(told: &Told<'_>, flows: &[Flow], cookies: &HashSet<&str>, held: &mut Held) {
     let mut seen = HashSet::new();
+    let actors: HashSet<Who> = flows.iter().map(|flow| actor(&flow.actor)).collect();
     for flow in flows.iter().filter(|flow| seen.insert(flow.actor.pid)) {
         for &record in told.of_process(flow.actor.pid) {
             let cookie = text(record, "/procid/socket/cookie");
-            let is_its = flows.iter().any(|flow| is_actor(record, &flow.actor));
-            if is_its && role_of(record).is_some() && !cookies.contains(&*cookie) {
+            if actors.contains(&who(record))
+                && role_of(record).is_some()
+                && !cookies.contains(&*cookie)
+            {
                 let sentence = format!(
                     "a socket that the program did not tell of: {}",
                     brief(record)

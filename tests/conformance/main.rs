@@ -132,9 +132,10 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
         is_quiet: args.json,
         ..Report::default()
     };
-    let said = records
-        .ready()
-        .map(|ready| text(ready, "/procid/backend").into_owned());
+    // What `auto` has come to.
+    let backend = records.ready().map_or_else(String::new, |ready| {
+        text(ready, "/procid/backend").into_owned()
+    });
     for path in paths {
         let name = path.to_string();
         let of_path: Vec<&Run> = runs
@@ -146,8 +147,7 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
             what: path.what,
             section: path.section,
             kernel: args.kernel(),
-            // What `auto` has come to.
-            backend: said.clone().unwrap_or_else(|| backend.to_owned()),
+            backend: backend.clone(),
             cell: verdict(&told, path, &of_path),
             bytes: of_path.iter().filter_map(|run| run.bytes).collect(),
         };

@@ -134,8 +134,13 @@ pub(crate) fn brief(record: &Value) -> String {
     kept.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the process object at `pointer` is that actor's, as far as ids and
-/// the file tell.
-pub(crate) fn is_actor(record: &Value, actor: &Actor) -> bool {
-    text(record, "/process/pid") == actor.pid.to_string() && file_of(record) == actor.exe
+/// A process by its id and its file, as records and programs both tell them.
+pub(crate) type Who = (String, FileId);
+
+pub(crate) fn who(record: &Value) -> Who {
+    (text(record, "/process/pid").into_owned(), file_of(record))
+}
+
+pub(crate) fn actor(actor: &Actor) -> Who {
+    (actor.pid.to_string(), actor.exe.clone())
 }
