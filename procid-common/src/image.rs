@@ -137,6 +137,9 @@ pub mod flags {
     pub const PATH_UNREACHABLE: u32 = 1 << 12;
     /// The acting task is an io_uring worker of the process.
     pub const IO_WORKER: u32 = 1 << 13;
+    /// The hash of this state of the file was known at exec, so that the
+    /// agent was not woken to open it.
+    pub const FILE_KNOWN: u32 = 1 << 14;
 }
 
 /// What the kernel side keeps of each live image (map `IMAGES`).

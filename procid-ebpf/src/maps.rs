@@ -85,6 +85,11 @@ pub(crate) static MEASURED: LruHashMap<u64, [u8; 32], 4_096> = LruHashMap::new()
 #[btf_map]
 pub(crate) static MEASUREMENTS: LruHashMap<FileState, [u8; 32], 8_192> = LruHashMap::new();
 
+/// States of files whose hash the agent has in its cache: it need not be woken
+/// to open them. It puts in none that was unsettled.
+#[btf_map]
+pub(crate) static KNOWN_FILES: LruHashMap<FileState, u32, 8_192> = LruHashMap::new();
+
 /// An exec event is too large for the stack and of variable length.
 #[repr(C)]
 pub(crate) struct ExecScratch {
@@ -125,8 +130,11 @@ pub(crate) fn lost(cause: Loss) {
 /// Leave the reader asleep: it looks again soon enough for connections.
 pub(crate) const NO_WAKEUP: u64 = BPF_RB_NO_WAKEUP as u64;
 /// Wake the reader at once: the image may be gone in two milliseconds, and its
-/// file should be opened while it runs.
+/// file should be opened while it runs. It costs an interrupt that the CPU
+/// sends to itself, which in a virtual machine is ten times all the rest.
 pub(crate) const WAKE_UP: u64 = BPF_RB_FORCE_WAKEUP as u64;
+/// Bytes in the ring beyond which the reader should not sleep on.
+pub(crate) const RING_FULLISH: u64 = 2 << 20;
 
 /// Writes one event of fixed size, or counts its loss.
 #[inline(always)]

@@ -10,7 +10,11 @@
 //! - <https://github.com/torvalds/linux/blob/v6.12/fs/exec.c#L1796>
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_probe_read_user},
+    bindings::BPF_RB_AVAIL_DATA,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
+        generated::{bpf_probe_read_user, bpf_ringbuf_query},
+    },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -26,7 +30,8 @@ use crate::{
     identity::{PF_KTHREAD, describe_actor, image_of, task_flags},
     kernel::{Kptr, is_set, offset, setting},
     maps::{
-        EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, MEASURED, WAKE_UP, emit, lost,
+        EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
+        RING_FULLISH, WAKE_UP, emit, lost,
     },
 };
 
@@ -127,10 +132,34 @@ fn try_exec() -> Option<()> {
         scratch.event.sha256 = [0; 32];
     }
     describe(task, scratch, kind::EXEC)?;
+    let wake_up = if is_known(&scratch.event) {
+        scratch.event.image.flags |= flags::FILE_KNOWN;
+        if ring_bytes() > RING_FULLISH {
+            WAKE_UP
+        } else {
+            NO_WAKEUP
+        }
+    } else {
+        WAKE_UP
+    };
     let _ = IMAGES.remove(previous);
     remember(&scratch.event.image);
-    output_exec(scratch);
+    output_exec(scratch, wake_up);
     Some(())
+}
+
+/// Bytes in the ring that wait for the reader.
+#[inline(always)]
+fn ring_bytes() -> u64 {
+    let ring = core::ptr::from_ref(&EVENTS).cast_mut().cast();
+    // SAFETY: the address of the map, which the loader puts in its place.
+    unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) }
+}
+
+/// Whether the agent can do without opening the file.
+#[inline(always)]
+fn is_known(event: &Exec) -> bool {
+    event.hashed == 1 || KNOWN_FILES.get_ptr(event.image.exe).is_some()
 }
 
 /// Fills in what the task's memory says of its image: the file, its path, the
@@ -217,7 +246,7 @@ fn read_args(mm: Kptr, to: *mut u8) -> (usize, u32) {
 }
 
 #[inline(always)]
-fn output_exec(scratch: &ExecScratch) {
+fn output_exec(scratch: &ExecScratch, wake_up: u64) {
     let len = scratch.event.header.len as usize;
     if len > size_of::<ExecScratch>() {
         lost(Loss::Unreadable);
@@ -226,7 +255,7 @@ fn output_exec(scratch: &ExecScratch) {
     // SAFETY: `len` bytes from the start of the scratch slot are inside it.
     let bytes =
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), len) };
-    if EVENTS.output_untyped::<[u8]>(bytes, WAKE_UP).is_err() {
+    if EVENTS.output_untyped::<[u8]>(bytes, wake_up).is_err() {
         lost(Loss::RingProcess);
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use procid_common::image::flags;
 use tokio::sync::mpsc;
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     decode::{DecodeError, Event, decode},
     identity::{
         entity::boot_id,
-        hash::{Answer, pool::Pool, settle::boot_now_ns},
+        hash::{Answer, FileHash, pool::Pool, settle::boot_now_ns},
     },
     kernel::{AttachError, Kernel, Options, Report, Ring},
     records::{
@@ -233,10 +234,17 @@ impl<W: Write> Agent<W> {
         while let Some(work) = self.engine.next_work() {
             match work {
                 Work::Hash(request) => match self.pool.lookup(&request) {
-                    Some(hash) => self.engine.hash(Answer {
-                        id: request.id,
-                        hash,
-                    }),
+                    Some(hash) => {
+                        if request.flags & flags::FILE_KNOWN == 0
+                            && matches!(hash, FileHash::Known { .. })
+                        {
+                            self.kernel.is_known(&request.file);
+                        }
+                        self.engine.hash(Answer {
+                            id: request.id,
+                            hash,
+                        });
+                    }
                     None => self.pool.submit(request),
                 },
                 Work::Ended(id, at_ns) => self.pool.exited(id, at_ns),

@@ -21,11 +21,11 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
-use procid_common::{event::Loss, image::flags};
+use procid_common::{event::Loss, image::{FileState, flags}};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
@@ -78,6 +78,7 @@ pub struct Kernel {
     args: Args,
     clock: Array<MapData, u64>,
     losses: PerCpuArray<MapData, u64>,
+    known_files: HashMap<MapData, [u8; size_of::<FileState>()], u32>,
     inspector: Arc<iterate::Inspector>,
     tags: OwnedFd,
     /// What the programs log of their own failures.
@@ -159,6 +160,7 @@ impl Kernel {
         let mut kernel = Self {
             clock: take_map(&mut ebpf, "CLOCK")?,
             losses: take_map(&mut ebpf, "LOSSES")?,
+            known_files: take_map(&mut ebpf, "KNOWN_FILES")?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             tags: tags(&ebpf)?,
             report,
@@ -250,6 +252,15 @@ impl Kernel {
         self.set_clock();
         if let Some(logger) = &mut self.logger {
             logger.flush();
+        }
+    }
+
+    /// Says that the hash of this state of a file is known: execs of it need
+    /// not wake the agent.
+    pub fn is_known(&mut self, file: &FileState) {
+        let state: [u8; size_of::<FileState>()] = zerocopy::transmute!(*file);
+        if let Err(error) = self.known_files.insert(state, 0, 0) {
+            tracing::warn!(%error, "the programs cannot be told of a known file");
         }
     }
 
