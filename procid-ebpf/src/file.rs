@@ -6,7 +6,7 @@ use procid_common::{
     process::{PATH_DEPTH_MAX, PATH_MAX},
 };
 
-use crate::kernel::{Kptr, offset};
+use crate::kernel::{Kptr, Object, offset};
 
 /// `TMPFS_MAGIC` and `OVERLAYFS_SUPER_MAGIC`:
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/magic.h>
@@ -30,7 +30,7 @@ pub(crate) struct FileFacts {
 
 /// Reads the inode behind a `struct file`.
 #[inline(always)]
-pub(crate) fn facts_of(file: Kptr) -> Option<FileFacts> {
+pub(crate) fn facts_of<O: Object>(file: O) -> Option<FileFacts> {
     let inode = file.follow(offset!(file_inode))?;
     let sb = inode.follow(offset!(inode_sb))?;
     let magic: u64 = sb.read(offset!(super_magic))?;

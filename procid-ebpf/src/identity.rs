@@ -7,7 +7,7 @@ use procid_common::{
     process::{Actor, COMM_LEN},
 };
 
-use crate::kernel::{Kptr, offset};
+use crate::kernel::{Object, Typed, offset};
 
 /// `PF_KTHREAD`: <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched.h#L1718>
 pub(crate) const PF_KTHREAD: u32 = 0x0020_0000;
@@ -21,7 +21,7 @@ const PIDTYPE_TGID: usize = 1;
 /// The leader's start time stands for the process even when the leader has
 /// exited: its `task_struct` is kept until the whole group is reaped.
 #[inline(always)]
-pub(crate) fn image_of(task: Kptr) -> Option<ImageId> {
+pub(crate) fn image_of<O: Object>(task: O) -> Option<ImageId> {
     let leader = task.follow(offset!(task_group_leader))?;
     Some(ImageId {
         start_boottime: leader.read(offset!(task_start_boottime))?,
@@ -31,8 +31,15 @@ pub(crate) fn image_of(task: Kptr) -> Option<ImageId> {
     })
 }
 
+/// The image in whose context the program runs: [`image_of`] without a helper
+/// call for each field.
 #[inline(always)]
-pub(crate) fn task_flags(task: Kptr) -> u32 {
+pub(crate) fn current_image() -> Option<ImageId> {
+    image_of(Typed::current())
+}
+
+#[inline(always)]
+pub(crate) fn task_flags<O: Object>(task: O) -> u32 {
     task.read(offset!(task_flags)).unwrap_or(0)
 }
 
@@ -45,7 +52,7 @@ pub(crate) fn current_thread_of(task: Kptr) -> u64 {
 }
 
 #[inline(always)]
-fn fill_credentials(task: Kptr, creds: &mut Credentials) -> Option<()> {
+fn fill_credentials<O: Object>(task: O, creds: &mut Credentials) -> Option<()> {
     let cred = task.follow(offset!(task_cred))?;
     creds.uid = cred.read(offset!(cred_uid))?;
     creds.gid = cred.read(offset!(cred_gid))?;
@@ -57,7 +64,7 @@ fn fill_credentials(task: Kptr, creds: &mut Credentials) -> Option<()> {
 }
 
 #[inline(always)]
-fn optional(task: Kptr, offset: usize) -> u32 {
+fn optional<O: Object>(task: O, offset: usize) -> u32 {
     if offset == ABSENT as usize {
         return u32::MAX;
     }
@@ -67,7 +74,7 @@ fn optional(task: Kptr, offset: usize) -> u32 {
 /// The task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id` has
 /// it, but of any task; 0 when unknown.
 #[inline(always)]
-fn cgroup_of(task: Kptr) -> u64 {
+fn cgroup_of<O: Object>(task: O) -> u64 {
     let absent = ABSENT as usize;
     if offset!(task_cgroups) == absent
         || offset!(css_set_dfl_cgrp) == absent
@@ -85,12 +92,14 @@ fn cgroup_of(task: Kptr) -> u64 {
 
 /// The thread group's id in its own pid namespace; 0 when unknown.
 #[inline(always)]
-fn vpid_of(task: Kptr) -> u32 {
+fn vpid_of<O: Object>(task: O) -> u32 {
     task.follow(offset!(task_signal))
         .and_then(|signal| signal.follow(offset!(signal_pids) + PIDTYPE_TGID * 8))
         .and_then(|pid| {
             let level: u32 = pid.read(offset!(pid_level))?;
+            // The place depends on the level: no load of a typed pointer.
             let upid = pid
+                .address()
                 .add(offset!(pid_numbers))
                 .add((level & 0xff) as usize * offset!(upid_size));
             upid.read(offset!(upid_nr))
@@ -99,7 +108,7 @@ fn vpid_of(task: Kptr) -> u32 {
 }
 
 #[inline(always)]
-fn namespaces_of(task: Kptr) -> (u32, u32) {
+fn namespaces_of<O: Object>(task: O) -> (u32, u32) {
     let Some(nsproxy) = task.follow(offset!(task_nsproxy)) else {
         return (0, 0);
     };
@@ -117,7 +126,7 @@ fn namespaces_of(task: Kptr) -> (u32, u32) {
 /// Fills in all that is kept of a task when its image is born or found. (In
 /// place: the BPF stack has 512 bytes.)
 #[inline(always)]
-pub(crate) fn describe_actor(task: Kptr, actor: &mut Actor) -> Option<()> {
+pub(crate) fn describe_actor<O: Object>(task: O, actor: &mut Actor) -> Option<()> {
     let (netns, mntns) = namespaces_of(task);
     fill_credentials(task, &mut actor.creds)?;
     actor.tid = task.read(offset!(task_pid))?;
@@ -132,7 +141,7 @@ pub(crate) fn describe_actor(task: Kptr, actor: &mut Actor) -> Option<()> {
 /// What can have changed since the image was born: the rest of [`Actor`] is
 /// zero and is taken from the image.
 #[inline(always)]
-pub(crate) fn describe_acting(task: Kptr, actor: &mut Actor) -> Option<()> {
+pub(crate) fn describe_acting<O: Object>(task: O, actor: &mut Actor) -> Option<()> {
     fill_credentials(task, &mut actor.creds)?;
     actor.tid = task.read(offset!(task_pid))?;
     actor.vpid = 0;

@@ -1,6 +1,8 @@
 //! Reading kernel structures at offsets that the loader found in BTF.
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_probe_read_kernel, generated::bpf_get_current_task_btf,
+};
 use procid_common::offsets::Offsets;
 
 /// Filled in by the loader before the programs are verified.
@@ -48,6 +50,79 @@ pub(crate) fn is_set(bit: u32) -> bool {
     // SAFETY: as in `offset!`.
     let settings = unsafe { core::ptr::read_volatile(&raw const SETTINGS) };
     settings & bit != 0
+}
+
+/// A kernel object whose fields can be read.
+pub(crate) trait Object: Copy {
+    /// Reads a `T` at `offset`; `None` when the address cannot be read.
+    fn read<T: Copy>(self, offset: usize) -> Option<T>;
+    /// Reads a pointer; null counts as not there.
+    fn follow(self, offset: usize) -> Option<Self>;
+    /// The bare address.
+    fn address(self) -> Kptr;
+}
+
+/// A pointer whose type the verifier knows: its fields are plain loads, where
+/// each read of a [`Kptr`] is the call of a helper. Offsets must be those of
+/// fields of that type.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed(*const u8);
+
+impl Typed {
+    /// The task in whose context the program runs.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: takes no argument.
+        Self(unsafe { bpf_get_current_task_btf() }.cast())
+    }
+
+    /// A pointer that the verifier has typed, an argument of a hook.
+    #[inline(always)]
+    pub(crate) fn of<T>(typed: *const T) -> Self {
+        Self(typed.cast())
+    }
+}
+
+impl Object for Typed {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: usize) -> Option<T> {
+        // SAFETY: the verifier checks the load against the kernel's types, and
+        // the kernel answers a load from a bad address with zero.
+        Some(unsafe { core::ptr::read_volatile(self.0.add(offset).cast::<T>()) })
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: usize) -> Option<Self> {
+        // SAFETY: as in `read`.
+        let pointer = unsafe { core::ptr::read_volatile(self.0.add(offset).cast::<*const u8>()) };
+        if pointer.is_null() {
+            None
+        } else {
+            Some(Self(pointer))
+        }
+    }
+
+    #[inline(always)]
+    fn address(self) -> Kptr {
+        Kptr::of(self.0)
+    }
+}
+
+impl Object for Kptr {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: usize) -> Option<T> {
+        Self::read(self, offset)
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: usize) -> Option<Self> {
+        Self::follow(self, offset)
+    }
+
+    #[inline(always)]
+    fn address(self) -> Kptr {
+        self
+    }
 }
 
 /// Address of a kernel object.

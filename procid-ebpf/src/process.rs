@@ -27,8 +27,8 @@ use procid_common::{
 
 use crate::{
     file::{facts_of, write_name, write_path},
-    identity::{PF_KTHREAD, describe_actor, image_of, task_flags},
-    kernel::{Kptr, is_set, offset, setting},
+    identity::{PF_KTHREAD, current_image, describe_actor, image_of, task_flags},
+    kernel::{Object, Typed, is_set, offset, setting},
     maps::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
         RING_FULLISH, WAKE_UP, emit, lost,
@@ -42,7 +42,7 @@ const SIGNAL_GROUP_EXIT: u32 = 0x4;
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub(crate) fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    let child = Kptr::of(ctx.arg::<*const u8>(1));
+    let child = Typed::of(ctx.arg::<*const u8>(1));
     if try_fork(child).is_none() {
         lost(Loss::Unreadable);
         warn!(&ctx, "fork: the child's task could not be read");
@@ -51,7 +51,7 @@ pub(crate) fn process_fork(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_fork(child: Kptr) -> Option<()> {
+fn try_fork(child: Typed) -> Option<()> {
     let pid: u32 = child.read(offset!(task_pid))?;
     let tgid: u32 = child.read(offset!(task_tgid))?;
     if pid != tgid {
@@ -63,7 +63,7 @@ fn try_fork(child: Kptr) -> Option<()> {
     fork.header = header::<Fork>(kind::FORK);
     let image = &mut fork.image;
     image.id = image_of(child)?;
-    image.parent = image_of(Kptr::current())?;
+    image.parent = current_image()?;
     image.previous = ImageId::UNKNOWN;
     image.exe = FileState::default();
     image.fs_magic = 0;
@@ -96,7 +96,7 @@ pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_exec() -> Option<()> {
-    let task = Kptr::current();
+    let task = Typed::current();
     let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: this CPU's own slot; a program that would run inside another run
     // of itself on the same CPU is skipped (and counted) by the kernel.
@@ -165,7 +165,7 @@ fn is_known(event: &Exec) -> bool {
 /// Fills in what the task's memory says of its image: the file, its path, the
 /// arguments. Leaves `image.id`, `parent` and `previous` alone.
 #[inline(always)]
-pub(crate) fn describe(task: Kptr, scratch: &mut ExecScratch, row: u32) -> Option<()> {
+pub(crate) fn describe<O: Object>(task: O, scratch: &mut ExecScratch, row: u32) -> Option<()> {
     let event = &mut scratch.event;
     describe_actor(task, &mut event.actor)?;
     event.path_len = 0;
@@ -181,9 +181,10 @@ pub(crate) fn describe(task: Kptr, scratch: &mut ExecScratch, row: u32) -> Optio
             event.image.flags |= facts.flags;
             event.image.flags |= if facts.flags & flags::MEMFD != 0 {
                 // In no mount namespace: its name is all there is.
-                write_name(exe, bytes, &mut event.path_len)
+                write_name(exe.address(), bytes, &mut event.path_len)
             } else if let Some(fs) = task.follow(offset!(task_fs)) {
-                write_path(exe, fs.add(offset!(fs_root)), bytes, &mut event.path_len)
+                let root = fs.address().add(offset!(fs_root));
+                write_path(exe.address(), root, bytes, &mut event.path_len)
             } else {
                 flags::PATH_UNREACHABLE
             };
@@ -220,7 +221,7 @@ pub(crate) fn describe(task: Kptr, scratch: &mut ExecScratch, row: u32) -> Optio
 /// Copies the command line of the current task, which has not yet run a single
 /// instruction of its new image and so cannot have changed it.
 #[inline(always)]
-fn read_args(mm: Kptr, to: *mut u8) -> (usize, u32) {
+fn read_args<O: Object>(mm: O, to: *mut u8) -> (usize, u32) {
     let start: u64 = mm.read(offset!(mm_arg_start)).unwrap_or(0);
     let end: u64 = mm.read(offset!(mm_arg_end)).unwrap_or(0);
     let all = end.wrapping_sub(start);
@@ -277,7 +278,7 @@ pub(crate) fn process_exit(ctx: BtfTracePointContext) -> i32 {
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L896>
 #[inline(always)]
 fn try_exit() -> Option<()> {
-    let task = Kptr::current();
+    let task = Typed::current();
     let signal = task.follow(offset!(task_signal))?;
     let live: i32 = signal.read(offset!(signal_live))?;
     if live != 0 {
@@ -285,10 +286,14 @@ fn try_exit() -> Option<()> {
     }
     let id = image_of(task)?;
     let signal_flags: u32 = signal.read(offset!(signal_flags))?;
+    // Both are read: one load at a place chosen by the flag would be one load
+    // of two types.
+    let group_exit_code: u32 = signal.read(offset!(signal_group_exit_code))?;
+    let exit_code: u32 = task.read(offset!(task_exit_code))?;
     let status = if signal_flags & SIGNAL_GROUP_EXIT != 0 {
-        signal.read(offset!(signal_group_exit_code))?
+        group_exit_code
     } else {
-        task.read(offset!(task_exit_code))?
+        exit_code
     };
     let _ = IMAGES.remove(id);
     emit(
