@@ -105,6 +105,30 @@ impl FileState {
     }
 }
 
+/// Names a directory's inode.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Directory {
+    /// Inode number; 0: unknown.
+    pub ino: u64,
+    pub dev: u32,
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<Directory>() == 16);
+
+impl Directory {
+    /// Whether a file in this state is that directory.
+    pub const fn is(&self, file: &FileState) -> bool {
+        self.ino != 0
+            && self.ino == file.ino
+            && self.dev == file.dev
+            && self.generation == file.generation
+    }
+}
+
 /// Flags of an image and of the file behind it.
 pub mod flags {
     /// The file had no name left in its file system when it was run.

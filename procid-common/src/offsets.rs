@@ -116,10 +116,12 @@ offsets! {
     mm_arg_end: Required "mm_struct" ["arg_end"];
 
     fs_root: Required "fs_struct" ["root"];
+    fs_pwd: Required "fs_struct" ["pwd"];
     path_mnt: Required "path" ["mnt"];
     path_dentry: Required "path" ["dentry"];
     file_path: Required "file" ["f_path"];
     file_inode: Required "file" ["f_inode"];
+    dentry_inode: Required "dentry" ["d_inode"];
     dentry_parent: Required "dentry" ["d_parent"];
     dentry_name: Required "dentry" ["d_name.name"];
     dentry_name_len: Required "dentry" ["d_name.len"];
@@ -142,6 +144,8 @@ offsets! {
     super_magic: Required "super_block" ["s_magic"];
 
     bprm_file: Required "linux_binprm" ["file"];
+    bprm_filename: Required "linux_binprm" ["filename"];
+    bprm_interp: Required "linux_binprm" ["interp"];
 
     sock_family: Required "sock" ["__sk_common.skc_family"];
     sock_state: Required "sock" ["__sk_common.skc_state"];

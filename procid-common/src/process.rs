@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     event::Header,
-    image::{Credentials, ImageId, ImageRecord},
+    image::{Credentials, Directory, FileState, ImageId, ImageRecord},
 };
 
 /// Bytes of a task's name, the terminating NUL included (`TASK_COMM_LEN`).
@@ -15,6 +15,8 @@ pub const PATH_DEPTH_MAX: usize = 48;
 pub const PATH_MAX: usize = 4096;
 /// Bytes kept of a command line.
 pub const ARGS_MAX: usize = 8192;
+/// Bytes kept of a script's path (`PATH_MAX` of the system calls).
+pub const SCRIPT_MAX: usize = 4096;
 
 /// Who a task was at one moment.
 #[repr(C)]
@@ -53,7 +55,8 @@ const _: () = assert!(size_of::<Fork>() == 208);
 ///
 /// After it come `path_len` bytes of path components, each a byte of length
 /// and that many bytes of name, *leaf first*; then `args_len` bytes of the
-/// command line, arguments ended by NUL.
+/// command line, arguments ended by NUL; then `script_len` bytes: the path that
+/// was given to execve(2), where the kernel ran an interpreter of that file.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Exec {
@@ -66,10 +69,19 @@ pub struct Exec {
     pub hashed: u32,
     pub path_len: u32,
     pub args_len: u32,
-    pub reserved: u32,
+    pub script_len: u32,
+    /// The process's root directory at exec.
+    pub root: Directory,
+    /// Its working directory at exec.
+    pub cwd: Directory,
+    /// The script's inode as the LSM hook saw it; zero otherwise.
+    pub script: FileState,
+    pub script_fs_magic: u32,
+    /// Bits of [`crate::image::flags`] that tell of the script.
+    pub script_flags: u32,
 }
 
-const _: () = assert!(size_of::<Exec>() == 256);
+const _: () = assert!(size_of::<Exec>() == 344);
 
 /// [`crate::event::kind::EXIT`]: the last thread of the process has ended.
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use procid_common::{
-    image::{FileState, flags},
+    image::{Directory, FileState, flags},
     process::{PATH_DEPTH_MAX, PATH_MAX},
 };
 
@@ -21,6 +21,7 @@ const CTIME_QUERIED: u32 = 1 << 31;
 
 /// What is known of an open file.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct FileFacts {
     pub(crate) state: FileState,
     pub(crate) fs_magic: u32,
@@ -68,6 +69,22 @@ pub(crate) fn facts_of<O: Object>(file: O) -> Option<FileFacts> {
         fs_magic: magic as u32,
         flags: bits,
     })
+}
+
+/// The directory that a `struct path` in an object names.
+#[inline(always)]
+pub(crate) fn directory_at<O: Object>(object: O, path: usize) -> Directory {
+    object
+        .follow(path + offset!(path_dentry))
+        .and_then(|dentry| dentry.follow(offset!(dentry_inode)))
+        .and_then(|inode| {
+            Some(Directory {
+                ino: inode.read(offset!(inode_ino))?,
+                dev: inode.follow(offset!(inode_sb))?.read(offset!(super_dev))?,
+                generation: inode.read(offset!(inode_generation))?,
+            })
+        })
+        .unwrap_or_default()
 }
 
 /// Writes the components of a file's path, leaf first, each behind a byte of

@@ -8,9 +8,11 @@ use aya_ebpf::{
 use procid_common::{
     event::Loss,
     image::{FileState, ImageId, ImageRecord},
-    process::{ARGS_MAX, Exec, Fork, PATH_MAX},
+    process::{ARGS_MAX, Exec, Fork, PATH_MAX, SCRIPT_MAX},
     socket::{DestinationKey, DestinationState, SocketTag},
 };
+
+use crate::file::FileFacts;
 
 /// Bytes past [`PATH_MAX`] that one more component may need.
 pub(crate) const NAME_SLACK: usize = 256;
@@ -90,11 +92,16 @@ pub(crate) static MEASUREMENTS: LruHashMap<FileState, [u8; 32], 8_192> = LruHash
 #[btf_map]
 pub(crate) static KNOWN_FILES: LruHashMap<FileState, u32, 8_192> = LruHashMap::new();
 
+/// The file that execve(2) was given, by the address of the task, on its way
+/// to the exec event, should it be a script.
+#[btf_map]
+pub(crate) static SCRIPTS: LruHashMap<u64, FileFacts, 4_096> = LruHashMap::new();
+
 /// An exec event is too large for the stack and of variable length.
 #[repr(C)]
 pub(crate) struct ExecScratch {
     pub(crate) event: Exec,
-    pub(crate) bytes: [u8; PATH_MAX + NAME_SLACK + ARGS_MAX],
+    pub(crate) bytes: [u8; PATH_MAX + NAME_SLACK + ARGS_MAX + SCRIPT_MAX],
 }
 
 /// A fork event on its way: its image is also kept in [`IMAGES`].

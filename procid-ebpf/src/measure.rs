@@ -16,8 +16,8 @@ use procid_common::image::FileState;
 
 use crate::{
     file::facts_of,
-    kernel::{Kptr, offset},
-    maps::{CLOCK, MEASURED, MEASUREMENTS},
+    kernel::{Kptr, Object as _, Typed, offset},
+    maps::{CLOCK, MEASURED, MEASUREMENTS, SCRIPTS},
 };
 
 /// `HASH_ALGO_SHA256`:
@@ -56,6 +56,29 @@ pub(crate) fn measure(ctx: LsmContext) -> i32 {
     let _ = MEASURED.insert(key, sha256, 0);
     if settled {
         let _ = MEASUREMENTS.insert(facts.state, sha256, 0);
+    }
+    0
+}
+
+/// Keeps the state of the file that execve(2) was given, before the kernel
+/// turns from a script to its interpreter, whose file comes in a later call.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/fs/exec.c#L1748>
+#[lsm(hook = "bprm_check_security")]
+pub(crate) fn look_at_script(ctx: LsmContext) -> i32 {
+    let bprm = Typed::of(ctx.arg::<*const u8>(0));
+    let filename: u64 = bprm.read(offset!(bprm_filename)).unwrap_or(0);
+    let interp: u64 = bprm.read(offset!(bprm_interp)).unwrap_or(0);
+    if filename != interp {
+        return 0;
+    }
+    let key = Kptr::current().0;
+    let kept = match bprm.follow(offset!(bprm_file)).and_then(facts_of) {
+        Some(facts) => SCRIPTS.insert(key, &facts, 0).is_ok(),
+        None => false,
+    };
+    if !kept {
+        let _ = SCRIPTS.remove(key);
     }
     0
 }

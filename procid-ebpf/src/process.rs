@@ -13,7 +13,7 @@ use aya_ebpf::{
     bindings::BPF_RB_AVAIL_DATA,
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
-        generated::{bpf_probe_read_user, bpf_ringbuf_query},
+        generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_ringbuf_query},
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -21,17 +21,17 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use procid_common::{
     event::{Header, Loss, kind},
-    image::{FileState, ImageId, ImageRecord, flags},
-    process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX},
+    image::{Directory, FileState, ImageId, ImageRecord, flags},
+    process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX, SCRIPT_MAX},
 };
 
 use crate::{
-    file::{facts_of, write_name, write_path},
+    file::{directory_at, facts_of, write_name, write_path},
     identity::{PF_KTHREAD, current_image, describe_actor, image_of, task_flags},
-    kernel::{Object, Typed, is_set, offset, setting},
+    kernel::{Kptr, Object, Typed, is_set, offset, setting},
     maps::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
-        RING_FULLISH, WAKE_UP, emit, lost,
+        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost,
     },
 };
 
@@ -87,7 +87,7 @@ fn try_fork(child: Typed) -> Option<()> {
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    if try_exec().is_none() {
+    if try_exec(Typed::of(ctx.arg::<*const u8>(2))).is_none() {
         lost(Loss::Unreadable);
         warn!(&ctx, "exec: the new image could not be read");
     }
@@ -95,7 +95,7 @@ pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_exec() -> Option<()> {
+fn try_exec(bprm: Typed) -> Option<()> {
     let task = Typed::current();
     let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: this CPU's own slot; a program that would run inside another run
@@ -132,6 +132,7 @@ fn try_exec() -> Option<()> {
         scratch.event.sha256 = [0; 32];
     }
     describe(task, scratch, kind::EXEC)?;
+    describe_script(bprm, scratch)?;
     let wake_up = if is_known(&scratch.event) {
         scratch.event.image.flags |= flags::FILE_KNOWN;
         if ring_bytes() > RING_FULLISH {
@@ -159,7 +160,8 @@ fn ring_bytes() -> u64 {
 /// Whether the agent can do without opening the file.
 #[inline(always)]
 fn is_known(event: &Exec) -> bool {
-    event.hashed == 1 || KNOWN_FILES.get_ptr(event.image.exe).is_some()
+    // A script is found through its process, while there is one.
+    event.script_len == 0 && (event.hashed == 1 || KNOWN_FILES.get_ptr(event.image.exe).is_some())
 }
 
 /// Fills in what the task's memory says of its image: the file, its path, the
@@ -170,7 +172,15 @@ pub(crate) fn describe<O: Object>(task: O, scratch: &mut ExecScratch, row: u32) 
     describe_actor(task, &mut event.actor)?;
     event.path_len = 0;
     event.args_len = 0;
-    event.reserved = 0;
+    event.script_len = 0;
+    event.script = FileState::default();
+    event.script_fs_magic = 0;
+    event.script_flags = 0;
+    let fs = task.follow(offset!(task_fs));
+    event.root = fs.map_or(Directory::default(), |fs| {
+        directory_at(fs, offset!(fs_root))
+    });
+    event.cwd = fs.map_or(Directory::default(), |fs| directory_at(fs, offset!(fs_pwd)));
     let bytes = (&raw mut scratch.bytes).cast::<u8>();
     if let Some(mm) = task.follow(offset!(task_mm)) {
         if let Some(exe) = mm.follow(offset!(mm_exe_file))
@@ -182,7 +192,7 @@ pub(crate) fn describe<O: Object>(task: O, scratch: &mut ExecScratch, row: u32) 
             event.image.flags |= if facts.flags & flags::MEMFD != 0 {
                 // In no mount namespace: its name is all there is.
                 write_name(exe.address(), bytes, &mut event.path_len)
-            } else if let Some(fs) = task.follow(offset!(task_fs)) {
+            } else if let Some(fs) = fs {
                 let root = fs.address().add(offset!(fs_root));
                 write_path(exe.address(), root, bytes, &mut event.path_len)
             } else {
@@ -215,6 +225,52 @@ pub(crate) fn describe<O: Object>(task: O, scratch: &mut ExecScratch, row: u32) 
         // SAFETY: takes no argument.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
     };
+    Some(())
+}
+
+/// Appends the path of the script, where the file given to execve(2) is not
+/// the one that runs: `interp` has then been replaced, by `#!` or binfmt_misc.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/fs/binfmt_script.c#L141>
+#[inline(always)]
+fn describe_script(bprm: Typed, scratch: &mut ExecScratch) -> Option<()> {
+    let filename: u64 = bprm.read(offset!(bprm_filename))?;
+    let interp: u64 = bprm.read(offset!(bprm_interp))?;
+    if filename == interp {
+        return Some(());
+    }
+    let event = &mut scratch.event;
+    // SAFETY: plain reads of our own words.
+    let (path_len, args_len) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const event.path_len) as usize,
+            core::ptr::read_volatile(&raw const event.args_len) as usize,
+        )
+    };
+    if path_len > PATH_MAX || args_len > ARGS_MAX {
+        return None;
+    }
+    // SAFETY: the buffer has SCRIPT_MAX bytes behind the longest path and
+    // arguments; the helper handles a bad source.
+    let copied = unsafe {
+        let to = (&raw mut scratch.bytes)
+            .cast::<u8>()
+            .add(path_len)
+            .add(args_len);
+        bpf_probe_read_kernel_str(to.cast(), SCRIPT_MAX as u32, filename as *const _)
+    };
+    // With the NUL at its end.
+    if copied > 1 && copied <= SCRIPT_MAX as i64 {
+        event.script_len = copied as u32 - 1;
+        event.header.len += event.script_len;
+    }
+    if let Some(seen) = SCRIPTS.get_ptr(Kptr::current().0) {
+        // SAFETY: the entry is this task's, written earlier in this exec.
+        let seen = unsafe { &*seen };
+        event.script = seen.state;
+        event.script_fs_magic = seen.fs_magic;
+        event.script_flags = seen.flags;
+    }
     Some(())
 }
 

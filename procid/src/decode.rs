@@ -36,6 +36,9 @@ pub struct ExecFacts {
     pub path: Option<Vec<u8>>,
     /// Arguments as raw bytes; `None` when they could not be read.
     pub args: Option<Vec<Vec<u8>>>,
+    /// Path of the script, as it was given to execve(2), where the kernel ran
+    /// an interpreter of it.
+    pub script: Option<Vec<u8>>,
 }
 
 /// Why bytes are not an event.
@@ -96,10 +99,15 @@ fn exec(bytes: &[u8]) -> Result<ExecFacts, DecodeError> {
     let (event, rest) = view::<Exec>(bytes)?;
     let path_len = event.path_len as usize;
     let args_len = event.args_len as usize;
+    let script_len = event.script_len as usize;
     let path = rest.get(..path_len).ok_or(DecodeError::Overrun)?;
     let args = rest
         .get(path_len..)
         .and_then(|rest| rest.get(..args_len))
+        .ok_or(DecodeError::Overrun)?;
+    let script = rest
+        .get(path_len + args_len..)
+        .and_then(|rest| rest.get(..script_len))
         .ok_or(DecodeError::Overrun)?;
     let unknown_path = flags::NO_EXE | flags::PATH_TRUNCATED | flags::PATH_UNREACHABLE;
     let path = if event.image.flags & unknown_path != 0 || path.is_empty() {
@@ -112,7 +120,12 @@ fn exec(bytes: &[u8]) -> Result<ExecFacts, DecodeError> {
     } else {
         Some(split_args(args))
     };
-    Ok(ExecFacts { event, path, args })
+    Ok(ExecFacts {
+        event,
+        path,
+        args,
+        script: (!script.is_empty()).then(|| script.to_vec()),
+    })
 }
 
 /// Turns components, leaf first, each behind its length, into a path.

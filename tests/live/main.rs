@@ -14,6 +14,7 @@ mod identity;
 mod load;
 mod names;
 mod programs;
+mod scripts;
 mod start;
 mod storm;
 mod who;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use procid_common::image::flags;
+use procid_common::image::{ImageId, flags};
 use tokio::sync::mpsc;
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
     identity::{
         entity::boot_id,
         hash::{Answer, FileHash, pool::Pool, settle::boot_now_ns},
+        script::{interpreters::runs_scripts, reader::Reader},
     },
     kernel::{AttachError, Kernel, Options, Report, Ring},
     records::{
@@ -114,12 +115,16 @@ pub fn run(
     let (answer, answers) = channel();
     let threads = thread::available_parallelism().map_or(1, |n| n.get().min(4));
     let pool = Pool::new(kernel.inspector(), threads, answer);
+    let (script, read_scripts) = channel();
+    let scripts = Reader::new(kernel.inspector(), script);
     let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
     let agent = Agent {
         kernel,
         ring,
         engine,
         pool,
+        scripts,
+        read_scripts,
         answers,
         questions,
         out: Output::new(out, settings.json),
@@ -138,6 +143,8 @@ struct Agent<W> {
     ring: Ring,
     engine: Engine,
     pool: Pool,
+    scripts: Reader,
+    read_scripts: Receiver<ImageId>,
     answers: Receiver<Answer>,
     questions: mpsc::Receiver<Question>,
     out: Output<W>,
@@ -237,6 +244,8 @@ impl<W: Write> Agent<W> {
                     Some(hash) => {
                         if request.flags & flags::FILE_KNOWN == 0
                             && matches!(hash, FileHash::Known { .. })
+                            // Its script is found through the process.
+                            && !request.path.as_deref().is_some_and(runs_scripts)
                         {
                             self.kernel.is_known(&request.file);
                         }
@@ -247,11 +256,15 @@ impl<W: Write> Agent<W> {
                     }
                     None => self.pool.submit(request),
                 },
+                Work::Script(request) => self.scripts.submit(*request),
                 Work::Ended(id, at_ns) => self.pool.exited(id, at_ns),
             }
         }
         while let Ok(answer) = self.answers.try_recv() {
             self.engine.hash(answer);
+        }
+        while let Ok(id) = self.read_scripts.try_recv() {
+            self.engine.script(&id);
         }
         self.engine.tick(boot_now_ns());
         while let Some(record) = self.engine.next_record() {

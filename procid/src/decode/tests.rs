@@ -1,5 +1,5 @@
 use procid_common::{
-    image::{FileState, ImageId, ImageRecord, flags},
+    image::{Directory, FileState, ImageId, ImageRecord, flags},
     process::{Actor, COMM_LEN},
 };
 use proptest::prelude::*;
@@ -87,7 +87,12 @@ fn exec_bytes(image_flags: u32, path: &[u8], args: &[u8]) -> Vec<u8> {
         hashed: 0,
         path_len: u32::try_from(path.len()).unwrap(),
         args_len: u32::try_from(args.len()).unwrap(),
-        reserved: 0,
+        script_len: 0,
+        root: Directory::default(),
+        cwd: Directory::default(),
+        script: FileState::default(),
+        script_fs_magic: 0,
+        script_flags: 0,
     };
     [exec.as_bytes(), path, args].concat()
 }

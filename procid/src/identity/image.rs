@@ -10,6 +10,7 @@ use procid_common::{
 use super::{
     entity::EntityId,
     hash::{FileHash, Request},
+    script::Script,
 };
 
 /// Whether an image was seen being born or found alive.
@@ -21,7 +22,7 @@ pub enum Provenance {
 
 /// One process image, as the kernel told of it.
 ///
-/// Path and arguments are shared by an image and all its forks.
+/// Path, arguments and script are shared by an image and all its forks.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub id: ImageId,
@@ -55,6 +56,8 @@ pub struct Image {
     pub ended_ns: Option<u64>,
     pub provenance: Provenance,
     pub hash: FileHash,
+    /// The script that this image interprets.
+    pub script: Option<Arc<Script>>,
 }
 
 impl Image {
@@ -75,6 +78,12 @@ impl Image {
             // A fork of an image that is not known: its exec was not seen either.
             snapshot: self.provenance == Provenance::Snapshot || self.flags & flags::FORKED != 0,
         })
+    }
+
+    /// Something of the files behind this image is still looked for.
+    pub fn is_pending(&self) -> bool {
+        let script = self.script.as_ref();
+        self.hash.is_pending() || script.is_some_and(|script| script.is_pending())
     }
 
     /// A kernel thread, or a task in which the kernel side found no file.

@@ -23,6 +23,7 @@ use super::{
     entity::{BootId, EntityId},
     hash::{FileHash, Grade, Missing},
     image::{Image, Provenance},
+    script::Script,
 };
 use crate::decode::ExecFacts;
 
@@ -94,6 +95,7 @@ impl Images {
             ended_ns: None,
             provenance: Provenance::Live,
             hash: no_hash_yet(record.flags),
+            script: None,
         };
         match parent.and_then(|id| self.images.get(&id)) {
             Some(parent) => inherit(&mut image, parent),
@@ -260,6 +262,7 @@ impl Images {
         } else {
             no_hash_yet(record.flags)
         };
+        let script = Script::of(&facts);
         Image {
             id: record.id,
             entity: EntityId::new(&self.boot_id, &record.id),
@@ -276,6 +279,7 @@ impl Images {
             ended_ns: None,
             provenance,
             hash,
+            script,
         }
     }
 
@@ -305,6 +309,7 @@ impl Images {
             {
                 orphan.path.clone_from(&image.path);
                 orphan.args.clone_from(&image.args);
+                orphan.script.clone_from(&image.script);
             }
         }
         self.images.insert(image.id, image);
@@ -420,6 +425,7 @@ fn inherit(image: &mut Image, parent: &Image) {
     image.flags = (image.flags & !OF_THE_FILE) | (parent.flags & OF_THE_FILE);
     image.path.clone_from(&parent.path);
     image.args.clone_from(&parent.args);
+    image.script.clone_from(&parent.script);
     image.hash = parent.hash;
 }
 

@@ -1,6 +1,6 @@
 use procid_common::{
     event::{Header, kind},
-    image::{Credentials, ImageRecord},
+    image::{Credentials, Directory, ImageRecord},
     process::{Actor, Exec},
 };
 use zerocopy::FromZeros;
@@ -71,10 +71,16 @@ fn exec(own: ImageId, parent: ImageId, previous: ImageId, at: u64, path: &[u8]) 
             hashed: 0,
             path_len: 0,
             args_len: 0,
-            reserved: 0,
+            script_len: 0,
+            root: Directory::default(),
+            cwd: Directory::default(),
+            script: FileState::default(),
+            script_fs_magic: 0,
+            script_flags: 0,
         },
         path: Some(path.to_vec()),
         args: Some(vec![path.to_vec(), b"-x".to_vec()]),
+        script: None,
     }
 }
 

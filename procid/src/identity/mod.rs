@@ -6,8 +6,10 @@
 //! | [`image`] | one image: its facts, its parent, its hash |
 //! | [`images`] | the table of images, live and lately ended |
 //! | [`hash`] | SHA-256 of the file that ran, with the grade it has earned |
+//! | [`script`] | the script that an interpreter was told to run |
 
 pub mod entity;
 pub mod hash;
 pub mod image;
 pub mod images;
+pub mod script;

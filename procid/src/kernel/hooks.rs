@@ -330,6 +330,16 @@ pub(crate) const HOOKS: &[Hook] = &[
         since: "5.7",
     },
     Hook {
+        program: "look_at_script",
+        name: "lsm/bprm_check_security",
+        attach: Attach::Lsm("bprm_check_security"),
+        role: Role::LsmExtra,
+        required: false,
+        gives: "the inode of each script that is run (grade verified)",
+        without: "scripts are found by their path (grade named)",
+        since: "5.7",
+    },
+    Hook {
         program: "lsm_post_create",
         name: "lsm/socket_post_create",
         attach: Attach::Lsm("socket_post_create"),

@@ -25,7 +25,10 @@ use aya::{
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
-use procid_common::{event::Loss, image::{FileState, flags}};
+use procid_common::{
+    event::Loss,
+    image::{FileState, flags},
+};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 

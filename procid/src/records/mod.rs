@@ -242,6 +242,9 @@ pub struct Procid {
     pub exe: Option<Exe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<HashState>,
+    /// The script that the image interprets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentState>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,6 +328,28 @@ pub struct Exe {
 #[serde(default)]
 pub struct HashState {
     /// `kernel`, `gated`, `verified` or `none`.
+    pub grade: String,
+    /// Why there is no hash, where `grade` is `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Script {
+    /// As it was given: to execve(2), or to the interpreter.
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Exe>,
+    pub hash: ScriptHash,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScriptHash {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// `verified`, `named` or `none`.
     pub grade: String,
     /// Why there is no hash, where `grade` is `none`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,7 +34,9 @@ use crate::{
     identity::{
         entity::BootId,
         hash::{Answer, FileHash, Missing, Request, settle::Offset},
+        image::Provenance,
         images::Images,
+        script,
     },
     kernel::Report,
     records::Record,
@@ -65,6 +67,7 @@ const SWEEP_EVERY_NS: u64 = 2_000_000_000;
 #[derive(Debug)]
 pub enum Work {
     Hash(Request),
+    Script(Box<script::Request>),
     /// That image ended at that time, nanoseconds since boot.
     Ended(ImageId, u64),
 }
@@ -189,6 +192,13 @@ impl Engine {
             return;
         }
         for id in self.told_pending.remove(&answer.id).unwrap_or_default() {
+            self.push(Item::Hash(id), self.now_ns);
+        }
+    }
+
+    /// Takes in the end of a [`Work::Script`].
+    pub fn script(&mut self, id: &ImageId) {
+        for id in self.told_pending.remove(id).unwrap_or_default() {
             self.push(Item::Hash(id), self.now_ns);
         }
     }
@@ -326,11 +336,13 @@ impl Engine {
         let id = facts.event.image.id;
         let previous = facts.event.image.previous;
         let at_ns = facts.event.header.boot_ns;
+        let place = script::Place::of(&facts.event, Provenance::Live);
         self.images.exec(facts);
         if previous.is_known() {
             self.work.push_back(Work::Ended(previous, at_ns));
         }
         self.ask_for_hash(&id);
+        self.ask_for_script(&id, place);
         self.push(Item::Exec(id), at_ns);
     }
 
@@ -377,6 +389,14 @@ impl Engine {
     fn ask_for_hash(&mut self, id: &ImageId) {
         let request = self.images.get(id).and_then(|image| image.request());
         self.work.extend(request.map(Work::Hash));
+    }
+
+    fn ask_for_script(&mut self, id: &ImageId, place: script::Place) {
+        let script = self.images.get(id).and_then(|image| image.script.clone());
+        if let Some(script) = script.filter(|script| script.is_pending()) {
+            let request = script::Request { script, place };
+            self.work.push_back(Work::Script(Box::new(request)));
+        }
     }
 
     fn take_news(&mut self) {
@@ -462,7 +482,7 @@ impl Engine {
 
     fn remember_pending(&mut self, id: ImageId) {
         if let Some(image) = self.images.get(&id)
-            && image.hash.is_pending()
+            && image.is_pending()
         {
             let told = self.told_pending.entry(image.root).or_default();
             if !told.contains(&id) {

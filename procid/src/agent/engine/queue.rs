@@ -87,7 +87,7 @@ impl Queue {
         if now_ns < next.hold_until_ns {
             let image = next.what.subject(connections);
             let image = image.and_then(|id| images.get(&id));
-            if image.is_some_and(|image| image.hash.is_pending()) {
+            if image.is_some_and(|image| image.is_pending()) {
                 return None;
             }
         }

@@ -15,6 +15,7 @@ use super::{Engine, Item};
 use crate::{
     connections::{Connection, Key},
     decode::{Event, ExecFacts},
+    identity::{image::Provenance, script},
 };
 
 /// Names a row's socket; the cookie is 0 where the kernel has given none.
@@ -81,8 +82,10 @@ impl Engine {
     fn task_row(&mut self, facts: ExecFacts) {
         let id = facts.event.image.id;
         let at_ns = facts.event.header.boot_ns;
+        let place = script::Place::of(&facts.event, Provenance::Snapshot);
         self.images.task_row(facts);
         self.ask_for_hash(&id);
+        self.ask_for_script(&id, place);
         self.push(Item::Row(id), at_ns);
     }
 

@@ -1,7 +1,7 @@
 //! Process objects.
 
 use procid_common::{
-    image::{ImageId, flags},
+    image::{FileState, ImageId, flags},
     process::Actor,
 };
 
@@ -12,10 +12,11 @@ use crate::{
         entity::EntityId,
         hash::FileHash,
         image::{Image, Provenance},
+        script::Script,
     },
     records::{
-        Exe, HashState, Id, ParentState, Process, Procid, Record, Related, Sha256, Thread,
-        escape::escape, line::command_line,
+        self, Exe, HashState, Id, ParentState, Process, Procid, Record, Related, ScriptHash,
+        Sha256, Thread, escape::escape, line::command_line,
     },
     time::rfc3339_ns,
 };
@@ -52,19 +53,19 @@ impl Renderer<'_> {
         let ancestry = self.images.ancestry(id);
         procid.ancestry =
             (!ancestry.is_empty()).then(|| ancestry.iter().map(EntityId::to_string).collect());
-        procid.exe = image.exe.map(|exe| Exe {
-            dev: format!("{}:{}", exe.major(), exe.minor()),
-            inode: exe.ino.to_string(),
-        });
+        procid.exe = image.exe.as_ref().map(exe);
         procid.hash = Some(hash_state(image.hash));
+        procid.script = image.script.as_deref().map(script);
         let hashes = [Some(&**process), process.parent.as_deref()]
             .into_iter()
             .flatten()
-            .filter_map(|process| process.hash.as_ref());
+            .filter_map(|process| Some(&process.hash.as_ref()?.sha256));
+        let script = procid.script.as_ref();
+        let hashes = hashes.chain(script.and_then(|script| script.hash.sha256.as_ref()));
         let related = record.related.get_or_insert_with(Related::default);
         for hash in hashes {
-            if !related.hash.contains(&hash.sha256) {
-                related.hash.push(hash.sha256.clone());
+            if !related.hash.contains(hash) {
+                related.hash.push(hash.clone());
             }
         }
         if related.hash.is_empty() && related.ip.is_empty() {
@@ -146,6 +147,27 @@ impl Renderer<'_> {
             absent(procid, "procid.parent", "its exec was not seen");
         }
         Some(self.brief_of(&id))
+    }
+}
+
+fn exe(file: &FileState) -> Exe {
+    Exe {
+        dev: format!("{}:{}", file.major(), file.minor()),
+        inode: file.ino.to_string(),
+    }
+}
+
+fn script(script: &Script) -> records::Script {
+    let found = script.found();
+    let state = hash_state(found.hash);
+    records::Script {
+        path: escape(&script.path).into_owned(),
+        exe: found.file.as_ref().map(exe),
+        hash: ScriptHash {
+            sha256: sha256(found.hash).map(|hash| hash.sha256),
+            grade: state.grade,
+            reason: state.reason,
+        },
     }
 }
 

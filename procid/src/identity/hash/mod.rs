@@ -34,6 +34,9 @@ pub enum Grade {
     /// Hashed later from the same inode, whose state matches what the kernel
     /// saw at exec, before and after the read.
     Verified,
+    /// Of a script: read from the file that its name led to, which has not
+    /// changed since before the exec. Not proven to be what was interpreted.
+    Named,
 }
 
 impl Grade {
@@ -43,6 +46,7 @@ impl Grade {
             Self::Kernel => "kernel",
             Self::Gated => "gated",
             Self::Verified => "verified",
+            Self::Named => "named",
         }
     }
 }

@@ -422,10 +422,11 @@ fn check_hash(fields: Fields<'_>, wrong: &mut Vec<String>) {
     for (hash, state) in [
         ("process.hash.sha256", "procid.hash"),
         ("process.parent.hash.sha256", "procid.parent.hash"),
+        ("procid.script.hash.sha256", "procid.script.hash"),
     ] {
         let grade = fields.text(&format!("{state}.grade"));
         let has_reason = fields.has(&format!("{state}.reason"));
-        let is_known = matches!(grade, Some("kernel" | "gated" | "verified"));
+        let is_known = matches!(grade, Some("kernel" | "gated" | "verified" | "named"));
         if fields.has(hash) != is_known {
             wrong.push(format!(
                 "{hash} and {state}.grade disagree on whether the hash is known"

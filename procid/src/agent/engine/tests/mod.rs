@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use procid_common::{
     event::kind,
-    image::{FileState, ImageId, ImageRecord, flags as image_flags},
+    image::{Directory, FileState, ImageId, ImageRecord, flags as image_flags},
     process::{Exec, Exit, Fork},
     socket::{Outcome, flags},
 };
@@ -75,10 +75,16 @@ fn exec(id: ImageId, at_ns: u64) -> ExecFacts {
             hashed: 0,
             path_len: 0,
             args_len: 0,
-            reserved: 0,
+            script_len: 0,
+            root: Directory::default(),
+            cwd: Directory::default(),
+            script: FileState::default(),
+            script_fs_magic: 0,
+            script_flags: 0,
         },
         path: Some(b"/usr/bin/cu\x1brl".to_vec()),
         args: Some(vec![b"curl".to_vec(), b"a b\n".to_vec()]),
+        script: None,
     }
 }
 

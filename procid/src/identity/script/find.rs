@@ -1,0 +1,179 @@
+//! The file that a script's name leads to.
+//!
+//! The name is the process's: absolute names start at its root, relative ones
+//! at its working directory, and no symbolic link leads out of its root. Both
+//! directories are opened through /proc and must be the inodes that the kernel
+//! saw at exec, so that neither chdir(2) since nor another process of the same
+//! pid misleads. Everything is taken with `O_PATH`, which opens nothing.
+
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use procid_common::image::Directory;
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, readlink, stat},
+    io::Errno,
+};
+
+use super::{Place, Request};
+use crate::identity::hash::{Inspect, Missing};
+
+/// Names that /proc/self would turn into files of the agent's own.
+const OWN_DESCRIPTORS: [&[u8]; 2] = [b"/dev/fd/", b"/proc/self/fd/"];
+
+/// An `O_PATH` descriptor of the file that the script's name leads to now.
+///
+/// # Errors
+///
+/// Gone, or unreadable.
+pub fn open(inspector: &dyn Inspect, request: &Request) -> Result<OwnedFd, Missing> {
+    let place = &request.place;
+    let path = Path::new(OsStr::from_bytes(&request.script.path));
+    let tgid = place.id.tgid;
+    if let Some((number, rest)) = own_descriptor(&request.script.path) {
+        root_of(inspector, place)?;
+        let own = openat(
+            CWD,
+            format!("/proc/{tgid}/fd/{number}"),
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(reason)?;
+        return match rest {
+            [] => Ok(own),
+            rest => below(&own, Path::new(OsStr::from_bytes(rest))).map_err(reason),
+        };
+    }
+    if path.is_absolute() {
+        return inside(&root_of(inspector, place)?, path).map_err(reason);
+    }
+    let cwd = directory(inspector, &format!("/proc/{tgid}/cwd"), &place.cwd)?;
+    match below(&cwd, path) {
+        // It leads up, or an absolute link is in it.
+        Err(Errno::XDEV) => {
+            let root = root_of(inspector, place)?;
+            let name = name_in(&root, &cwd).ok_or(Missing::Gone)?;
+            let again = inside(&root, &name).map_err(reason)?;
+            let state = inspector
+                .inspect(again.as_fd())
+                .map_err(|_| Missing::Gone)?;
+            if !place.cwd.is(&state.file) {
+                return Err(Missing::Gone);
+            }
+            inside(&root, &name.join(path)).map_err(reason)
+        }
+        outcome => outcome.map_err(reason),
+    }
+}
+
+/// Cuts `/dev/fd/3/rest` into 3 and `rest`: what execveat(2) calls a file
+/// below a descriptor.
+fn own_descriptor(path: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = OWN_DESCRIPTORS
+        .iter()
+        .find_map(|prefix| path.strip_prefix(*prefix))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    match &rest[digits..] {
+        [] => Some((number, &[])),
+        [b'/', below @ ..] => Some((number, below)),
+        _ => None,
+    }
+}
+
+/// The process's root; where it has ended, this process's own if that was it.
+fn root_of(inspector: &dyn Inspect, place: &Place) -> Result<OwnedFd, Missing> {
+    let theirs = format!("/proc/{}/root", place.id.tgid);
+    directory(inspector, &theirs, &place.root).or_else(|missing| {
+        let mine = stat("/proc/self/ns/mnt").map_err(|_| missing)?.st_ino;
+        if mine != u64::from(place.mntns) {
+            return Err(missing);
+        }
+        directory(inspector, "/", &place.root)
+    })
+}
+
+fn directory(
+    inspector: &dyn Inspect,
+    path: &str,
+    expected: &Directory,
+) -> Result<OwnedFd, Missing> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty()).map_err(reason)?;
+    let state = inspector
+        .inspect(fd.as_fd())
+        .map_err(|_| Missing::Unreadable)?;
+    if expected.is(&state.file) {
+        Ok(fd)
+    } else {
+        Err(Missing::Gone)
+    }
+}
+
+fn inside(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        how,
+    )
+}
+
+fn below(directory: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    openat2(
+        directory,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        how,
+    )
+}
+
+/// The name of a directory in a root, as the kernel tells both: to be checked.
+fn name_in(root: &OwnedFd, directory: &OwnedFd) -> Option<PathBuf> {
+    let name = |fd: &OwnedFd| {
+        let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok()?;
+        Some(PathBuf::from(std::ffi::OsString::from_vec(
+            link.into_bytes(),
+        )))
+    };
+    let (root, directory) = (name(root)?, name(directory)?);
+    let inner = directory.strip_prefix(&root).ok()?;
+    Some(Path::new("/").join(inner))
+}
+
+fn reason(errno: Errno) -> Missing {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::SRCH | Errno::XDEV => Missing::Gone,
+        _ => Missing::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_the_process_itself() {
+        let cases: [(&[u8], Option<(u32, &[u8])>); 6] = [
+            (b"/dev/fd/3", Some((3, b""))),
+            (b"/dev/fd/63/a/b", Some((63, b"a/b"))),
+            (b"/proc/self/fd/0", Some((0, b""))),
+            (b"/dev/fd/3x", None),
+            (b"/dev/fd/99999999999", None),
+            (b"/dev/fdx/3", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(own_descriptor(path), expected, "{path:?}");
+        }
+    }
+}
