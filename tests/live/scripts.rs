@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -25,18 +25,18 @@ const SETTLING: Duration = Duration::from_millis(50);
 const SHELL: &str = "/bin/bash";
 
 /// A script that can be run, left alone for long enough.
-fn script(path: PathBuf, content: &str) -> Image {
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+fn script(path: &Path, content: &str) -> Image {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     thread::sleep(SETTLING);
-    Image::of(&path)
+    Image::of(path)
 }
 
 /// One that waits for a line, then connects.
 fn connector(scratch: &Scratch, to: &listener::Tcp) -> Image {
     let (ip, port) = (to.address().ip(), to.address().port());
     let content = format!("#!{SHELL}\nread\nexec 3<>/dev/tcp/{ip}/{port}\n");
-    script(scratch.path().join("x.sh"), &content)
+    script(&scratch.path().join("x.sh"), &content)
 }
 
 /// Lets the program connect and end; every record of its agent.
@@ -70,12 +70,6 @@ fn assert_named(record: &Value, path: &str, file: &Image) {
     assert_eq!(text(record, "/procid/script/exe/inode"), file.file.inode);
     assert_eq!(text(record, "/procid/script/hash/grade"), "named");
     assert_eq!(text(record, "/procid/script/hash/sha256"), file.sha256);
-    // The interpreter stays what the process is.
-    let interpreter = fs::canonicalize(SHELL).unwrap();
-    assert_eq!(
-        text(record, "/process/executable"),
-        interpreter.to_str().unwrap()
-    );
 }
 
 /// Runs `command`, which connects once told to, and asserts that birth and
@@ -91,6 +85,10 @@ fn assert_names(stage: Stage, command: Command, path: &str, file: &Image) {
     let of_process = |record: &&Value| text(record, "/process/pid") == pid.to_string();
     let connect = connects.find(of_process).unwrap();
     assert_named(connect, path, file);
+    // The interpreter stays what the process is.
+    let interpreter = fs::canonicalize(SHELL).unwrap();
+    let interpreter = interpreter.to_str().unwrap();
+    assert_eq!(text(connect, "/process/executable"), interpreter);
     let related = connect.pointer("/related/hash").unwrap();
     let related = related.as_array().unwrap();
     assert!(related.contains(&file.sha256.clone().into()));
@@ -144,7 +142,7 @@ fn relative_names_start_where_the_process_does() {
 #[test]
 fn names_stay_inside_the_root_of_the_process() {
     let stage = Stage::new();
-    let file = script(stage.scratch.path().join("x.sh"), "read\n");
+    let file = script(&stage.scratch.path().join("x.sh"), "read\n");
     symlink("/x.sh", stage.scratch.path().join("link")).unwrap();
     for mount in ["bin", "lib", "lib64", "usr"] {
         stage.scratch.directory(mount);
@@ -171,7 +169,7 @@ fn a_script_whose_interpreter_is_a_script() {
     let stage = Stage::new();
     let inner = connector(&stage.scratch, &to);
     let content = format!("#!{}\n", inner.path.display());
-    let outer = script(stage.scratch.path().join("outer"), &content);
+    let outer = script(&stage.scratch.path().join("outer"), &content);
     let path = outer.path.to_str().unwrap().to_owned();
     assert_names(stage, Command::new(&path), &path, &outer);
 }
@@ -181,7 +179,7 @@ fn a_script_replaced_while_it_runs_stays_what_it_was() {
     let to = listener::Tcp::on("127.0.0.1:0");
     let mut stage = Stage::new();
     let old = connector(&stage.scratch, &to);
-    let new = script(stage.scratch.path().join("new.sh"), "exit\n");
+    let new = script(&stage.scratch.path().join("new.sh"), "exit\n");
     let program = Program::spawn(&stage.cgroup, Command::new(&old.path));
     wait_for_script(&mut stage.agent, program.pid());
     fs::rename(&new.path, &old.path).unwrap();
@@ -200,7 +198,7 @@ fn a_script_replaced_before_the_agent_looked_is_not_claimed() {
     let old = connector(&scratch, &to);
     let program = Program::spawn(&cgroup, Command::new(&old.path));
     thread::sleep(SETTLING);
-    let new = script(scratch.path().join("new.sh"), "exit\n");
+    let new = script(&scratch.path().join("new.sh"), "exit\n");
     fs::rename(&new.path, &old.path).unwrap();
     let mut agent = Agent::start(&cgroup);
     wait_for_script(&mut agent, program.pid());
@@ -224,7 +222,7 @@ fn a_script_that_deletes_itself() {
     let mut files = Vec::new();
     for number in 0..5 {
         let path = stage.scratch.path().join(format!("{number}.sh"));
-        let file = script(path, &format!("#!{SHELL}\nrm \"$0\"\n"));
+        let file = script(&path, &format!("#!{SHELL}\nrm \"$0\"\n"));
         let program = Program::spawn(&stage.cgroup, Command::new(&file.path));
         let pid = program.pid();
         program.finish();
@@ -251,7 +249,7 @@ fn a_script_that_deletes_itself() {
 #[test]
 fn what_is_no_script_names_none() {
     let mut stage = Stage::new();
-    let file = script(stage.scratch.path().join("x.sh"), "exit\n");
+    let file = script(&stage.scratch.path().join("x.sh"), "exit\n");
     let path = file.path.to_str().unwrap().to_owned();
     let mut pids = Vec::new();
     for arguments in [["-c", ":", &path], ["-s", "--", &path]] {

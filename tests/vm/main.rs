@@ -7,3 +7,4 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod backends;
+mod scripts;
