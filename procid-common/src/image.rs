@@ -166,6 +166,14 @@ pub mod flags {
     pub const FILE_KNOWN: u32 = 1 << 14;
 }
 
+/// What the agent tells the kernel side of a file whose hash it knows.
+pub mod known {
+    /// The agent need not see it run.
+    pub const PLAIN: u32 = 0;
+    /// It runs scripts, which are found through the process.
+    pub const INTERPRETER: u32 = 1;
+}
+
 /// What the kernel side keeps of each live image (map `IMAGES`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -6,7 +6,7 @@
 //! | hooks | file |
 //! | --- | --- |
 //! | fork, exec, exit | [`process`] |
-//! | IMA hash inside exec | [`measure`] |
+//! | IMA hash and script inside exec | [`measure`] |
 //! | socket creation and release | [`lifetime`] |
 //! | connect | [`connect`] |
 //! | datagrams with an address | [`send`] |

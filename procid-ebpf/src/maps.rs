@@ -87,8 +87,10 @@ pub(crate) static MEASURED: LruHashMap<u64, [u8; 32], 4_096> = LruHashMap::new()
 #[btf_map]
 pub(crate) static MEASUREMENTS: LruHashMap<FileState, [u8; 32], 8_192> = LruHashMap::new();
 
-/// States of files whose hash the agent has in its cache: it need not be woken
-/// to open them. It puts in none that was unsettled.
+/// States of files whose hash the agent has in its cache, or is given by the
+/// kernel: it need not be woken to open them. It puts in none that was
+/// unsettled. Value: one of
+/// [`procid_common::image::known`].
 #[btf_map]
 pub(crate) static KNOWN_FILES: LruHashMap<FileState, u32, 8_192> = LruHashMap::new();
 

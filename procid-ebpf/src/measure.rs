@@ -1,4 +1,4 @@
-//! SHA-256 computed by the kernel inside exec.
+//! SHA-256 computed by the kernel inside exec, and the file it was given.
 //!
 //! `bprm_committed_creds` runs in `begin_new_exec` when `bprm->file` is the
 //! file that is about to be mapped; `bpf_ima_file_hash` hashes it there, with

@@ -21,7 +21,7 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use procid_common::{
     event::{Header, Loss, kind},
-    image::{Directory, FileState, ImageId, ImageRecord, flags},
+    image::{Directory, FileState, ImageId, ImageRecord, flags, known},
     process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX, SCRIPT_MAX},
 };
 
@@ -133,7 +133,7 @@ fn try_exec(bprm: Typed) -> Option<()> {
     }
     describe(task, scratch, kind::EXEC)?;
     describe_script(bprm, scratch)?;
-    let wake_up = if is_known(&scratch.event) {
+    let wake_up = if is_known(scratch) {
         scratch.event.image.flags |= flags::FILE_KNOWN;
         if ring_bytes() > RING_FULLISH {
             WAKE_UP
@@ -157,11 +157,50 @@ fn ring_bytes() -> u64 {
     unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) }
 }
 
-/// Whether the agent can do without opening the file.
+/// Whether the agent can do without the process: to open its file, or to find
+/// its script, which a process of a few milliseconds takes with it.
 #[inline(always)]
-fn is_known(event: &Exec) -> bool {
-    // A script is found through its process, while there is one.
-    event.script_len == 0 && (event.hashed == 1 || KNOWN_FILES.get_ptr(event.image.exe).is_some())
+fn is_known(scratch: &ExecScratch) -> bool {
+    let event = &scratch.event;
+    if event.script_len != 0 {
+        return false;
+    }
+    match KNOWN_FILES.get_ptr(event.image.exe) {
+        // SAFETY: the value is one aligned word.
+        Some(known) if unsafe { *known } == known::INTERPRETER => {
+            !is_set(setting::ARGS) || runs_command(scratch)
+        }
+        Some(_) => true,
+        None => false,
+    }
+}
+
+/// Whether the first argument is `-c`: the commonest way by far in which a
+/// shell runs no script. Looks no farther than that.
+#[inline(always)]
+fn runs_command(scratch: &ExecScratch) -> bool {
+    /// Longest own name that is passed over.
+    const NAME_MAX: usize = 32;
+    // SAFETY: a plain read of our own word.
+    let path_len = unsafe { core::ptr::read_volatile(&raw const scratch.event.path_len) } as usize;
+    if path_len > PATH_MAX || scratch.event.args_len == 0 {
+        return false;
+    }
+    // What lies behind shorter arguments is of an earlier exec: a wrong answer
+    // makes the agent late, no more.
+    // SAFETY: ARGS_MAX bytes, more than are looked at, follow the longest path.
+    let at = |index: usize| unsafe {
+        *(&raw const scratch.bytes)
+            .cast::<u8>()
+            .add(path_len)
+            .add(index)
+    };
+    for index in 0..NAME_MAX {
+        if at(index) == 0 {
+            return at(index + 1) == b'-' && at(index + 2) == b'c';
+        }
+    }
+    false
 }
 
 /// Fills in what the task's memory says of its image: the file, its path, the

@@ -244,10 +244,10 @@ impl<W: Write> Agent<W> {
                     Some(hash) => {
                         if request.flags & flags::FILE_KNOWN == 0
                             && matches!(hash, FileHash::Known { .. })
-                            // Its script is found through the process.
-                            && !request.path.as_deref().is_some_and(runs_scripts)
                         {
-                            self.kernel.is_known(&request.file);
+                            let path = request.path.as_deref();
+                            self.kernel
+                                .is_known(&request.file, path.is_some_and(runs_scripts));
                         }
                         self.engine.hash(Answer {
                             id: request.id,
@@ -256,6 +256,10 @@ impl<W: Write> Agent<W> {
                     }
                     None => self.pool.submit(request),
                 },
+                Work::Given(file, path) => {
+                    let path = path.as_deref();
+                    self.kernel.is_known(&file, path.is_some_and(runs_scripts));
+                }
                 Work::Script(request) => self.scripts.submit(*request),
                 Work::Ended(id, at_ns) => self.pool.exited(id, at_ns),
             }

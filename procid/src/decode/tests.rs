@@ -261,3 +261,20 @@ proptest! {
         prop_assert_eq!(attempt.as_bytes(), &bytes[..]);
     }
 }
+
+#[test]
+fn a_script_comes_after_the_arguments() {
+    let mut bytes = exec_bytes(0, b"\x02sh", b"sh\0x\0");
+    let mut exec = Exec::read_from_prefix(&bytes).unwrap().0;
+    exec.script_len = 3;
+    exec.header.len += 3;
+    bytes[..size_of::<Exec>()].copy_from_slice(exec.as_bytes());
+    bytes.extend(b"./x");
+    let facts = decode_exec(&bytes).unwrap();
+    assert_eq!(facts.script.as_deref(), Some(b"./x".as_slice()));
+    assert_eq!(facts.args.unwrap(), [b"sh".to_vec(), b"x".to_vec()]);
+    bytes.pop();
+    exec.header.len -= 1;
+    bytes[..size_of::<Exec>()].copy_from_slice(exec.as_bytes());
+    assert_eq!(decode_exec(&bytes).unwrap_err(), DecodeError::Overrun);
+}

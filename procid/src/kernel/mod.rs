@@ -27,7 +27,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use procid_common::{
     event::Loss,
-    image::{FileState, flags},
+    image::{FileState, flags, known},
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
@@ -259,10 +259,15 @@ impl Kernel {
     }
 
     /// Says that the hash of this state of a file is known: execs of it need
-    /// not wake the agent.
-    pub fn is_known(&mut self, file: &FileState) {
+    /// not wake the agent, unless it runs a script.
+    pub fn is_known(&mut self, file: &FileState, runs_scripts: bool) {
+        let value = if runs_scripts {
+            known::INTERPRETER
+        } else {
+            known::PLAIN
+        };
         let state: [u8; size_of::<FileState>()] = zerocopy::transmute!(*file);
-        if let Err(error) = self.known_files.insert(state, 0, 0) {
+        if let Err(error) = self.known_files.insert(state, value, 0) {
             tracing::warn!(%error, "the programs cannot be told of a known file");
         }
     }

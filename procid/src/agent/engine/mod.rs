@@ -13,11 +13,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     num::NonZero,
+    sync::Arc,
     time::Duration,
 };
 
 use procid_common::{
-    image::ImageId,
+    image::{FileState, ImageId, flags},
     process::{Exit, Fork},
     socket::{Attempt, Close, Counts, Hook},
 };
@@ -68,6 +69,8 @@ const SWEEP_EVERY_NS: u64 = 2_000_000_000;
 pub enum Work {
     Hash(Request),
     Script(Box<script::Request>),
+    /// The kernel itself gave the hash of that file, at that path.
+    Given(FileState, Option<Arc<[u8]>>),
     /// That image ended at that time, nanoseconds since boot.
     Ended(ImageId, u64),
 }
@@ -343,6 +346,13 @@ impl Engine {
         }
         self.ask_for_hash(&id);
         self.ask_for_script(&id, place);
+        if let Some(image) = self.images.get(&id)
+            && let Some(file) = image.exe
+            && image.hash.is_given()
+            && image.flags & flags::FILE_KNOWN == 0
+        {
+            self.work.push_back(Work::Given(file, image.path.clone()));
+        }
         self.push(Item::Exec(id), at_ns);
     }
 

@@ -35,9 +35,9 @@ use std::{
     path::PathBuf,
 };
 
-use procid_common::image::FileState;
+use procid_common::image::{Directory, FileState};
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, open, statx},
+    fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstatfs, open, statx},
     io::Errno,
 };
 
@@ -78,6 +78,25 @@ pub fn open_inode(file: &FileState, fs_magic: u32) -> rustix::io::Result<OwnedFd
     }
     // SAFETY: the call gave this descriptor to us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same of a directory, whatever its file system. Which of that file
+/// system's mounts it is opened on is left open.
+///
+/// # Errors
+///
+/// Those of [`open_inode`].
+pub fn open_directory(directory: &Directory) -> rustix::io::Result<OwnedFd> {
+    let file = FileState {
+        ino: directory.ino,
+        dev: directory.dev,
+        generation: directory.generation,
+        ..FileState::default()
+    };
+    let mount = mount_of(&file).ok_or(Errno::NODEV)?;
+    // The magic numbers are 32 bits wide; the field is as wide as a long.
+    let fs_magic = (fstatfs(mount)?.f_type as u64 & u64::from(u32::MAX)) as u32;
+    open_inode(&file, fs_magic)
 }
 
 /// `struct file_handle` of

@@ -98,6 +98,17 @@ impl FileHash {
     pub const fn is_pending(&self) -> bool {
         matches!(self, Self::None(Missing::Pending))
     }
+
+    /// The kernel gives it at each exec.
+    pub const fn is_given(&self) -> bool {
+        matches!(
+            self,
+            Self::Known {
+                grade: Grade::Kernel,
+                ..
+            }
+        )
+    }
 }
 
 /// What the kernel says of the inode behind an open descriptor, now.

@@ -2,9 +2,9 @@
 //!
 //! The name is the process's: absolute names start at its root, relative ones
 //! at its working directory, and no symbolic link leads out of its root. Both
-//! directories are opened through /proc and must be the inodes that the kernel
-//! saw at exec, so that neither chdir(2) since nor another process of the same
-//! pid misleads. Everything is taken with `O_PATH`, which opens nothing.
+//! directories are opened through /proc, or where the process has ended by
+//! their number, and must be the inodes that the kernel saw at exec, so that
+//! neither chdir(2) since nor another process of the same pid misleads. Everything is taken with `O_PATH`, which opens nothing.
 
 use std::{
     ffi::OsStr,
@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use super::{Place, Request};
-use crate::identity::hash::{Inspect, Missing};
+use crate::identity::hash::{Inspect, Missing, handle};
 
 /// Names that /proc/self would turn into files of the agent's own.
 const OWN_DESCRIPTORS: [&[u8]; 2] = [b"/dev/fd/", b"/proc/self/fd/"];
@@ -53,7 +53,7 @@ pub fn open(inspector: &dyn Inspect, request: &Request) -> Result<OwnedFd, Missi
     if path.is_absolute() {
         return inside(&root_of(inspector, place)?, path).map_err(reason);
     }
-    let cwd = directory(inspector, &format!("/proc/{tgid}/cwd"), &place.cwd)?;
+    let cwd = cwd_of(inspector, place)?;
     match below(&cwd, path) {
         // It leads up, or an absolute link is in it.
         Err(Errno::XDEV) => {
@@ -91,12 +91,29 @@ fn own_descriptor(path: &[u8]) -> Option<(u32, &[u8])> {
 fn root_of(inspector: &dyn Inspect, place: &Place) -> Result<OwnedFd, Missing> {
     let theirs = format!("/proc/{}/root", place.id.tgid);
     directory(inspector, &theirs, &place.root).or_else(|missing| {
-        let mine = stat("/proc/self/ns/mnt").map_err(|_| missing)?.st_ino;
-        if mine != u64::from(place.mntns) {
+        if is_mounted_here(place) {
+            directory(inspector, "/", &place.root)
+        } else {
+            Err(missing)
+        }
+    })
+}
+
+/// Its working directory; where it has ended, that inode by its number.
+fn cwd_of(inspector: &dyn Inspect, place: &Place) -> Result<OwnedFd, Missing> {
+    let theirs = format!("/proc/{}/cwd", place.id.tgid);
+    directory(inspector, &theirs, &place.cwd).or_else(|missing| {
+        if place.cwd.ino == 0 || !is_mounted_here(place) {
             return Err(missing);
         }
-        directory(inspector, "/", &place.root)
+        let fd = handle::open_directory(&place.cwd).map_err(|_| missing)?;
+        expect(inspector, fd, &place.cwd)
     })
+}
+
+/// Whether the process had the mounts that this one has.
+fn is_mounted_here(place: &Place) -> bool {
+    stat("/proc/self/ns/mnt").is_ok_and(|mine| mine.st_ino == u64::from(place.mntns))
 }
 
 fn directory(
@@ -106,6 +123,10 @@ fn directory(
 ) -> Result<OwnedFd, Missing> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = openat(CWD, path, flags, Mode::empty()).map_err(reason)?;
+    expect(inspector, fd, expected)
+}
+
+fn expect(inspector: &dyn Inspect, fd: OwnedFd, expected: &Directory) -> Result<OwnedFd, Missing> {
     let state = inspector
         .inspect(fd.as_fd())
         .map_err(|_| Missing::Unreadable)?;

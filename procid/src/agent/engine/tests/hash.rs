@@ -59,3 +59,44 @@ fn a_full_hash_queue_answers_nothing_and_makes_no_record() {
     });
     assert_eq!(records(&mut engine)[0]["procid"]["hash"]["reason"], "gone");
 }
+
+#[test]
+fn a_record_waits_for_its_script_and_one_that_did_not_is_followed_by_word_of_it() {
+    let hash = FileHash::Known {
+        sha256: [7; 32],
+        grade: Grade::Named,
+    };
+    for (wait_ns, expected) in [
+        (0, ["exec"].as_slice()),
+        (HOLD_NS, ["exec", "hash"].as_slice()),
+    ] {
+        let mut engine = engine();
+        let mut facts = exec(image(10), NOW);
+        facts.script = Some(b"./x\n".to_vec());
+        engine.event(Event::Exec(facts));
+        let mut requests = Vec::new();
+        while let Some(work) = engine.next_work() {
+            match work {
+                Work::Hash(request) => engine.hash(Answer {
+                    id: request.id,
+                    hash: HASH,
+                }),
+                Work::Script(request) => requests.push(request),
+                Work::Given(..) | Work::Ended(..) => {}
+            }
+        }
+        assert!(engine.next_record().is_none(), "it waits");
+        engine.tick(NOW + wait_ns);
+        let mut told = records(&mut engine);
+        requests[0]
+            .script
+            .settle(script::Found { file: None, hash });
+        engine.script(&image(10));
+        told.extend(records(&mut engine));
+        assert_eq!(actions(&told), expected);
+        let last = &told[told.len() - 1]["procid"]["script"];
+        assert_eq!(last["path"], r"./x\x0a");
+        assert_eq!(last["hash"]["sha256"], "07".repeat(32));
+        assert_eq!(last["hash"]["grade"], "named");
+    }
+}
