@@ -31,9 +31,9 @@ use crate::{
     attempt::{act_event, act_of_sock, next_flow, outcome_from_sock, tell},
     connect::typed_sk,
     custody::{adopt, is_watched, remember_user, used, used_untagged},
-    kernel::{Kptr, offset},
+    kernel::{Kptr, Object as _, Typed, offset},
     maps::{ACTS, DESTINATIONS, SCANS, lost},
-    socket::{AF_INET, AF_INET6, AF_PACKET, field},
+    socket::{AF_INET, AF_INET6, AF_PACKET},
     tag::{is_stream, key, settle_redial, tag_of, tag_or_late},
 };
 
@@ -203,8 +203,8 @@ pub(crate) fn returned_recvmsg_packet(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn sent(sk: *mut c_void, ret: i32, hook: Hook) {
-    // SAFETY: a BTF pointer, and the field's own offset.
-    let family: u16 = unsafe { field(sk, offset!(sock_family)) };
+    let socket = Typed::of(sk);
+    let family: u16 = socket.read(offset!(sock_family)).unwrap_or(0);
     if family == AF_PACKET {
         packet_sent(sk, ret, hook);
         return;
@@ -219,8 +219,7 @@ fn sent(sk: *mut c_void, ret: i32, hook: Hook) {
         return;
     };
     let address = Kptr(sk as u64);
-    // SAFETY: as above.
-    if is_stream(unsafe { field(sk, offset!(sock_protocol)) }) {
+    if is_stream(socket.read(offset!(sock_protocol)).unwrap_or(0)) {
         // The kernel keeps the bytes, and state changes tell the outcome.
         if ret > 0 {
             let flow = tag.primary;
@@ -286,8 +285,8 @@ const MSG_ERRQUEUE: i32 = 0x2000;
 
 #[inline(always)]
 fn received(sk: *mut c_void, ret: i32, flags: i32) {
-    // SAFETY: a BTF pointer, and the field's own offset.
-    let family: u16 = unsafe { field(sk, offset!(sock_family)) };
+    let socket = Typed::of(sk);
+    let family: u16 = socket.read(offset!(sock_family)).unwrap_or(0);
     let taken = ret > 0 && flags & (MSG_PEEK | MSG_ERRQUEUE) == 0;
     if family == AF_PACKET {
         if taken {
@@ -298,8 +297,7 @@ fn received(sk: *mut c_void, ret: i32, flags: i32) {
     if family != AF_INET && family != AF_INET6 {
         return;
     }
-    // SAFETY: as above.
-    if is_stream(unsafe { field(sk, offset!(sock_protocol)) }) {
+    if is_stream(socket.read(offset!(sock_protocol)).unwrap_or(0)) {
         return;
     }
     let Some(tag) = tag_of(sk) else { return };

@@ -3,9 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
-    },
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_socket_cookie},
     macros::{lsm, tracepoint},
     programs::{LsmContext, TracePointContext},
 };
@@ -20,10 +18,10 @@ use procid_common::{
 
 use crate::{
     attempt::{act_event, act_of_sock},
-    identity::{PF_KTHREAD, image_of, task_flags},
+    identity::{PF_KTHREAD, current_image, image_of, task_flags},
     kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
-    socket::{AF_INET, AF_INET6, AF_PACKET, IPPROTO_TCP, TCP_ESTABLISHED, field},
+    socket::{AF_INET, AF_INET6, AF_PACKET, IPPROTO_TCP, TCP_ESTABLISHED},
     tag::{tag_of, tag_or_late},
 };
 
@@ -42,28 +40,11 @@ pub(crate) fn is_watched() -> bool {
     level == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) } == cgroup
 }
 
-/// The image of the current task by plain loads: for programs to which the
-/// verifier lends typed pointers.
-#[inline(always)]
-fn current_image() -> ImageId {
-    // SAFETY: takes no argument; a BTF pointer, and the fields' own offsets.
-    unsafe {
-        let task: *const c_void = bpf_get_current_task_btf().cast();
-        let leader: *const c_void = field(task, offset!(task_group_leader));
-        ImageId {
-            start_boottime: field(leader, offset!(task_start_boottime)),
-            self_exec_id: field(task, offset!(task_self_exec_id)),
-            tgid: field(task, offset!(task_tgid)),
-            reserved: 0,
-        }
-    }
-}
-
 /// The current task has sent on flow `flow` of this socket: tells so where its
 /// image is neither the opener nor told of before.
 #[inline(always)]
 pub(crate) fn used(sk: Kptr, tag: &mut SocketTag, flow: u32, hook: Hook) {
-    let image = current_image();
+    let Some(image) = current_image() else { return };
     if image == tag.user {
         return;
     }

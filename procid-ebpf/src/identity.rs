@@ -45,7 +45,7 @@ pub(crate) fn task_flags<O: Object>(task: O) -> u32 {
 
 /// A task as `bpf_get_current_pid_tgid` has it, for programs without that helper.
 #[inline(always)]
-pub(crate) fn current_thread_of(task: Kptr) -> u64 {
+pub(crate) fn thread_of<O: Object>(task: O) -> u64 {
     let tgid: u32 = task.read(offset!(task_tgid)).unwrap_or(0);
     let pid: u32 = task.read(offset!(task_pid)).unwrap_or(0);
     u64::from(tgid) << 32 | u64::from(pid)

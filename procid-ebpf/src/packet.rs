@@ -28,7 +28,7 @@ use procid_common::{
 use crate::{
     attempt::{Act, act_event, closed, next_flow, sending_by, tell, wired},
     bytes::begin_send_by,
-    identity::{current_thread_of, image_of},
+    identity::{image_of, thread_of},
     kernel::Kptr,
     maps::{ACTS, DESTINATIONS},
     socket::{
@@ -163,7 +163,7 @@ fn try_egress(ctx: &SkBuffContext) -> Option<()> {
 /// The first datagram of a flow shows its source.
 #[inline(always)]
 fn tell_source(tag: &mut SocketTag, ends: &Ends) {
-    let me = current_thread_of(Kptr::current());
+    let me = thread_of(Kptr::current());
     let hook = Hook::Egress;
     if tag.sender == me {
         let flow = tag.primary;
@@ -234,7 +234,7 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, protocol: u16, ends: &Ends) {
         socket,
         cookie,
     };
-    let me = current_thread_of(Kptr::current());
+    let me = thread_of(Kptr::current());
     if address.sock_state() != TCP_ESTABLISHED {
         sending_by(me, sk, &act, ends.source);
         tell_sent(sk, ends);

@@ -1,7 +1,5 @@
 //! What the kernel says of a socket: its kind, its ends, its counters.
 
-use core::ffi::c_void;
-
 use procid_common::{
     offsets::ABSENT,
     socket::{
@@ -164,18 +162,6 @@ impl Kptr {
             self
         }
     }
-}
-
-/// A field of a socket that the verifier knows as such: a plain load, which
-/// costs no call.
-///
-/// # Safety
-///
-/// `sk` must be a BTF pointer, `offset` of a field of type `T`.
-#[inline(always)]
-pub(crate) unsafe fn field<T: Copy>(sk: *const c_void, offset: usize) -> T {
-    // SAFETY: the caller's; the verifier checks the load.
-    unsafe { core::ptr::read_volatile(sk.byte_add(offset).cast::<T>()) }
 }
 
 /// The bytes of flow `primary` so far.
