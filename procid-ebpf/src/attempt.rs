@@ -7,24 +7,23 @@ use procid_common::{
     event::{Loss, kind},
     image::ImageId,
     socket::{
-        Address, Attempt, Close, Counts, DESTINATIONS_PER_SOCKET, DestinationState, Hook, Outcome,
-        SocketKind, SocketTag,
+        Address, Attempt, Close, Counts, DestinationState, Hook, Outcome, SocketKind, SocketTag,
         flags::{
             ACCEPTED, CONNECTED, CREATOR_UNSEEN, IO_WORKER, KERNEL, KTHREAD, PENDING,
-            PENDING_SOURCE, SCANNER, SEND, SUBFLOW,
+            PENDING_SOURCE, SEND, SUBFLOW,
         },
     },
 };
 
 use crate::{
     atomic,
-    bytes::begin_send_by,
+    bytes::{account_of, begin_send_by, keep_account},
     custody::remember_user,
     identity::{PF_IO_WORKER, PF_KTHREAD, describe_acting, image_of, task_flags},
     kernel::{Kptr, is_set, setting},
-    maps::{CONNECTS, Connecting, DESTINATIONS, EVENTS, NO_WAKEUP, SCANS, emit, lost},
+    maps::{CONNECTS, Connecting, EVENTS, NO_WAKEUP, emit, lost},
     process::header,
-    socket::{AF_INET, AF_INET6, TCP_ESTABLISHED},
+    socket::{AF_INET, AF_INET6, IPPROTO_MPTCP},
     tag::{is_stream, key, settle_redial, tag_or_late},
 };
 
@@ -48,12 +47,8 @@ pub(crate) fn connecting(sk: *mut c_void, act: &Act) {
         return;
     };
     let task = Kptr::current();
-    if is_stream(act.socket.protocol)
-        && tag.flags & (CONNECTED | PENDING) == CONNECTED
-        && address.sock_state() == TCP_ESTABLISHED
-        && task_flags(task) & PF_KTHREAD != 0
-    {
-        // The path manager adds a subflow to an MPTCP connection.
+    if act.socket.protocol == IPPROTO_MPTCP && tag.flags & (CONNECTED | PENDING) == CONNECTED {
+        // A further subflow of what is connected: the kernel's own doing.
         let flow = next_flow(tag);
         act_event(
             kind::ATTEMPT,
@@ -134,13 +129,18 @@ pub(crate) fn sending_by(me: u64, sk: *mut c_void, act: &Act, source: Address) {
         return;
     }
     let key = key(act.cookie, act.destination, act.port);
-    let is_scanner = tag.flags & SCANNER != 0;
-    if DESTINATIONS.get_ptr(key).is_some() || (is_scanner && SCANS.get_ptr(key).is_some()) {
+    let flow;
+    if let Some(account) = account_of(tag, &key) {
         begin_send_by(me, tag, Some(&key));
-        return;
-    }
-    let flow = next_flow(tag);
-    if tag.primary == 0 {
+        if account.flow != 0 {
+            return;
+        }
+        // It has heard from there, and answers now.
+        flow = next_flow(tag);
+        account.pending = 1;
+        account.flow = flow;
+    } else if tag.primary == 0 {
+        flow = next_flow(tag);
         tag.primary = flow;
         tag.destination = act.destination;
         tag.port = act.port;
@@ -149,22 +149,13 @@ pub(crate) fn sending_by(me: u64, sk: *mut c_void, act: &Act, source: Address) {
         tag.flags |= PENDING;
         begin_send_by(me, tag, None);
     } else {
-        tag.destinations = tag.destinations.saturating_add(1);
+        flow = next_flow(tag);
         let account = DestinationState {
-            sent: 0,
-            received: 0,
             flow,
             pending: 1,
+            ..DestinationState::default()
         };
-        let kept = if tag.destinations > DESTINATIONS_PER_SOCKET {
-            tag.flags |= SCANNER;
-            SCANS.insert(key, account, 0)
-        } else {
-            DESTINATIONS.insert(key, account, 0)
-        };
-        if kept.is_err() {
-            lost(Loss::DestinationsFull);
-        }
+        keep_account(tag, &key, account);
         begin_send_by(me, tag, Some(&key));
     }
     tag.flags |= PENDING_SOURCE;
@@ -184,7 +175,7 @@ pub(crate) fn next_flow(tag: &mut SocketTag) -> u32 {
 pub(crate) fn act_of_sock(sk: Kptr, cookie: u64, hook: Hook) -> Act {
     let socket = sk.sock_kind();
     let (destination, port) = if socket.family == AF_INET || socket.family == AF_INET6 {
-        sk.sock_destination()
+        sk.sock_on_the_wire().sock_destination()
     } else {
         ([0; 16], 0)
     };
@@ -232,7 +223,10 @@ pub(crate) fn act_event(
         event.flags |= IO_WORKER;
     }
     if let Some(tag) = tag {
-        event.flags |= tag.flags & (KERNEL | CREATOR_UNSEEN | ACCEPTED);
+        event.flags |= tag.flags & (KERNEL | CREATOR_UNSEEN);
+        if bits & SUBFLOW == 0 {
+            event.flags |= tag.flags & ACCEPTED;
+        }
         event.creator = tag.creator;
         event.netns = tag.netns;
     } else {

@@ -21,7 +21,7 @@ use aya_ebpf::{
 use procid_common::{
     event::{Loss, kind},
     socket::{
-        DestinationKey, DestinationState, Hook, SocketTag,
+        DESTINATIONS_PER_SOCKET, DestinationKey, DestinationState, Hook, SocketTag,
         flags::{CONNECTED, MANY_PEERS, OTHERS, PENDING, RECEIVED_UNKNOWN, SCANNER, SEND},
     },
 };
@@ -78,8 +78,8 @@ fn claim(slot: *mut u64, me: u64) -> bool {
 
 /// Whose bytes they are.
 enum Account {
-    /// A peer's that the socket has no flow with.
-    Stranger,
+    /// Of a peer to which the socket has sent nothing yet.
+    Stranger(DestinationKey),
     Primary,
     Other(DestinationKey, &'static mut DestinationState),
 }
@@ -114,14 +114,9 @@ fn account(tag: &SocketTag, at: &DestinationKey) -> Account {
     if tag.primary != 0 && tag.port == at.port && tag.destination == at.destination {
         return Account::Primary;
     }
-    let other = match DESTINATIONS.get_ptr_mut(at) {
-        None if tag.flags & SCANNER != 0 => SCANS.get_ptr_mut(at),
-        other => other,
-    };
-    match other {
-        // SAFETY: a map value; its counters are changed atomically.
-        Some(other) => Account::Other(*at, unsafe { &mut *other }),
-        None => Account::Stranger,
+    match account_of(tag, at) {
+        Some(other) => Account::Other(*at, other),
+        None => Account::Stranger(*at),
     }
 }
 
@@ -243,7 +238,7 @@ fn sent(sk: *mut c_void, ret: i32, hook: Hook) {
             }
             state.flow
         }
-        Some(Account::Stranger) => return,
+        Some(Account::Stranger(_)) => return,
         None if tag.flags & CONNECTED == 0 => return,
         Some(Account::Primary) | None => {
             let flow = tag.primary;
@@ -319,8 +314,46 @@ fn received(sk: *mut c_void, ret: i32, flags: i32) {
     match from {
         Account::Primary => add(&raw mut tag.received, ret as u64),
         Account::Other(_, state) => add(&raw mut state.received, ret as u64),
-        Account::Stranger => {}
+        // It is in the account when the socket answers.
+        Account::Stranger(peer) => keep_account(
+            tag,
+            &peer,
+            DestinationState {
+                received: ret as u64,
+                ..DestinationState::default()
+            },
+        ),
     }
+}
+
+/// Opens an account beside that of flow `primary`. A socket that has very many
+/// has them where it makes nothing of other sockets forgotten.
+#[inline(always)]
+pub(crate) fn keep_account(tag: &mut SocketTag, at: &DestinationKey, state: DestinationState) {
+    tag.destinations = tag.destinations.saturating_add(1);
+    let kept = if tag.destinations > DESTINATIONS_PER_SOCKET {
+        tag.flags |= SCANNER;
+        SCANS.insert(at, state, 0)
+    } else {
+        DESTINATIONS.insert(at, state, 0)
+    };
+    if kept.is_err() {
+        lost(Loss::DestinationsFull);
+    }
+}
+
+/// The account of a destination that is not flow `primary`.
+#[inline(always)]
+pub(crate) fn account_of(
+    tag: &SocketTag,
+    at: &DestinationKey,
+) -> Option<&'static mut DestinationState> {
+    let state = match DESTINATIONS.get_ptr_mut(at) {
+        None if tag.flags & SCANNER != 0 => SCANS.get_ptr_mut(at)?,
+        other => other?,
+    };
+    // SAFETY: a map value; its counters are changed atomically.
+    Some(unsafe { &mut *state })
 }
 
 /// The only flow of an AF_PACKET socket: it has no destination.

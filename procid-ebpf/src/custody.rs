@@ -21,8 +21,8 @@ use crate::{
     identity::{PF_KTHREAD, current_image, image_of, task_flags},
     kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
-    socket::{AF_INET, AF_INET6, AF_PACKET, IPPROTO_TCP, TCP_ESTABLISHED},
-    tag::{tag_of, tag_or_late},
+    socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
+    tag::{is_stream, tag_of, tag_or_late},
 };
 
 /// Whether the current task is in the cgroup that is watched. The hooks of a
@@ -197,15 +197,15 @@ fn try_exit_accept(ctx: &TracePointContext) -> Option<()> {
     let sk = socket_at(fd)?.follow(offset!(socket_sk))?;
     // 0: the connection is older than the hooks, and has no tag.
     let cookie = sk.sock_cookie();
-    if cookie != 0 && is_internet(sk) && is_watched() {
+    if cookie != 0 && is_internet_stream(sk) && is_watched() {
         accepted(sk, cookie, Hook::SysExitAccept);
     }
     Some(())
 }
 
 #[inline(always)]
-fn is_internet(sk: Kptr) -> bool {
-    matches!(sk.sock_family(), AF_INET | AF_INET6) && sk.sock_protocol() == IPPROTO_TCP
+fn is_internet_stream(sk: Kptr) -> bool {
+    matches!(sk.sock_family(), AF_INET | AF_INET6) && is_stream(sk.sock_protocol())
 }
 
 /// Every way of accept(2), io_uring's included, where there is BPF LSM.
@@ -215,7 +215,7 @@ fn is_internet(sk: Kptr) -> bool {
 pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
     let sk: *mut c_void = ctx.arg(0);
     let address = Kptr::of(sk);
-    if is_internet(address)
+    if is_internet_stream(address)
         && is_watched()
         && let Some(tag) = tag_of(sk)
         && tag.flags & ACCEPTED != 0

@@ -64,9 +64,9 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     ALLOW
 }
 
-/// The socket of a packet, and its protocol.
+/// The socket of a packet, its type and its protocol.
 #[inline(always)]
-fn socket_of(ctx: &SkBuffContext) -> Option<(*mut c_void, u16)> {
+fn socket_of(ctx: &SkBuffContext) -> Option<(*mut c_void, u32, u16)> {
     // SAFETY: the context is valid for the program's run.
     let skb = unsafe { &*ctx.skb.skb };
     // SAFETY: a field of the context, which the verifier rewrites.
@@ -79,8 +79,9 @@ fn socket_of(ctx: &SkBuffContext) -> Option<(*mut c_void, u16)> {
     if sk.is_null() {
         return None;
     }
-    // SAFETY: not null; a field the verifier rewrites.
-    Some((sk.cast(), unsafe { (*sk).protocol } as u16))
+    // SAFETY: not null; fields the verifier rewrites.
+    let (sock_type, protocol) = unsafe { ((*sk).type_, (*sk).protocol) };
+    Some((sk.cast(), sock_type, protocol as u16))
 }
 
 /// Next headers that stand before a routing header, and itself.
@@ -133,7 +134,11 @@ fn ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
 
 #[inline(always)]
 fn try_egress(ctx: &SkBuffContext) -> Option<()> {
-    let (sk, protocol) = socket_of(ctx)?;
+    let (sk, sock_type, protocol) = socket_of(ctx)?;
+    if sock_type == u32::from(SOCK_RAW) {
+        speak(ctx, sk, &ends(ctx, 0)?);
+        return Some(());
+    }
     match protocol {
         IPPROTO_TCP => {
             let (_, routed) = routed(ctx)?;
@@ -155,7 +160,11 @@ fn try_egress(ctx: &SkBuffContext) -> Option<()> {
                 }
             }
         }
-        _ => speak(ctx, sk, protocol, &ends(ctx, protocol)?),
+        IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE => {
+            speak(ctx, sk, &ends(ctx, protocol)?);
+        }
+        // Others send in softirq context, in anyone's name.
+        _ => {}
     }
     Some(())
 }
@@ -215,14 +224,10 @@ fn tell_wire(tag: &mut SocketTag, flow: u32, asked: Address, ends: &Ends) {
 
 /// A packet of a socket whose sends pass no other hook.
 #[inline(always)]
-fn speak(ctx: &SkBuffContext, sk: *mut c_void, protocol: u16, ends: &Ends) {
+fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) {
     let address = Kptr::of(sk);
-    let socket = address.sock_kind();
-    // Other protocols send in softirq context, in anyone's name.
-    let is_synchronous = socket.sock_type == SOCK_RAW
-        || matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE);
     // The kernel's own answers (ICMP errors, echo replies) are nobody's flow.
-    if !is_synchronous || address.sock_is_kernels() {
+    if address.sock_is_kernels() {
         return;
     }
     // SAFETY: the helper takes the program's own context.
@@ -231,7 +236,7 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, protocol: u16, ends: &Ends) {
         hook: Hook::Egress,
         destination: ends.destination,
         port: ends.port,
-        socket,
+        socket: address.sock_kind(),
         cookie,
     };
     let me = thread_of(Kptr::current());
@@ -291,8 +296,10 @@ fn tell_sent(sk: *mut c_void, ends: &Ends) {
 /// a receive that does not ask from whom is told apart by nothing else.
 #[inline(always)]
 fn try_ingress(ctx: &SkBuffContext) -> Option<()> {
-    let (sk, protocol) = socket_of(ctx)?;
-    if protocol == IPPROTO_TCP {
+    let (sk, sock_type, mut protocol) = socket_of(ctx)?;
+    if sock_type == u32::from(SOCK_RAW) {
+        protocol = 0; // no ports
+    } else if protocol == IPPROTO_TCP {
         return None;
     }
     let tag = tag_of(sk)?;

@@ -17,7 +17,9 @@ use crate::{
     attempt::{closed, outcome_from_sock, wired},
     kernel::{Kptr, offset},
     maps::CONNECTS,
-    socket::{IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT, counts, is_any},
+    socket::{
+        IPPROTO_MPTCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT, counts, is_any,
+    },
     tag::{NOT_COUNTED, is_stream, tag_accepted, tag_of},
 };
 
@@ -82,7 +84,7 @@ fn untagged(sk: *mut core::ffi::c_void, address: Kptr, old: i32, new: i32) {
         if cookie != 0 {
             closed(cookie, 0, Hook::SetState, NOT_COUNTED);
         }
-    } else if old == i32::from(TCP_SYN_RECV) && address.sock_protocol() == IPPROTO_TCP {
+    } else if old == i32::from(TCP_SYN_RECV) || address.sock_protocol() == IPPROTO_MPTCP {
         // SAFETY: a BTF pointer of the hook's own socket.
         let cookie = unsafe { bpf_get_socket_cookie(sk) };
         tag_accepted(sk, cookie);

@@ -124,7 +124,13 @@ fn of_role(told: &Told<'_>, cookie: &str, claims: &[&Flow], role: Role, held: &m
 fn role_of(record: &Value) -> Option<Role> {
     let action = text(record, "/event/action");
     let role = text(record, "/procid/role");
+    let flags = record.pointer("/procid/flags").and_then(Value::as_array);
+    if flags.is_some_and(|flags| flags.iter().any(|flag| flag == "mptcp-subflow")) {
+        return None; // a further one, beside the connection's own record
+    }
     match (&*action, &*role) {
+        // Of an opener that is not known: no line is as vague.
+        ("send", "speaker") if record.pointer("/procid/opener").is_none() => None,
         ("send", "speaker") => Some(Role::Speaker),
         ("connect" | "send", "opener") => Some(Role::Opener),
         ("accept", "acceptor") => Some(Role::Acceptor),

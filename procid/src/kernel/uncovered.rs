@@ -18,6 +18,8 @@ pub(super) struct Sight {
 /// Name of a way, whether it is uncovered, and why.
 type Way = (&'static str, fn(Sight) -> bool, &'static str);
 
+const NO_CGROUP_HOOK: &str = "its connects and sends pass no cgroup hook";
+
 const WAYS: &[Way] = &[
     (
         "vsock",
@@ -54,11 +56,8 @@ const WAYS: &[Way] = &[
         |_| true,
         "its TCP socket is the kernel's own: the attempt is recorded with outcome unknown",
     ),
-    (
-        "SCTP and DCCP",
-        |sight| !sight.lsm,
-        "their connects and sends pass no cgroup hook",
-    ),
+    ("SCTP", |sight| !sight.lsm, NO_CGROUP_HOOK),
+    ("DCCP", |sight| !sight.lsm, NO_CGROUP_HOOK),
     (
         "connect(2) of raw and UDP-Lite sockets",
         |sight| !sight.lsm,
@@ -70,7 +69,7 @@ const WAYS: &[Way] = &[
         "no packet shows their destination",
     ),
     (
-        "accept through io_uring",
+        "sockets accepted through io_uring",
         |sight| !sight.lsm,
         "no system call returns: the first image that sends is recorded as a speaker of an unknown opener",
     ),

@@ -229,6 +229,9 @@ impl Renderer<'_> {
         if connection.flags & flags::IO_WORKER != 0 {
             procid.flags.push("io-worker".to_owned());
         }
+        if connection.flags & flags::SUBFLOW != 0 {
+            procid.flags.push("mptcp-subflow".to_owned());
+        }
         match connection.role() {
             Role::Opener => procid.role = Some("opener".to_owned()),
             Role::Acceptor => procid.role = Some("acceptor".to_owned()),

@@ -379,7 +379,8 @@ fn check_addresses(fields: Fields<'_>, wrong: &mut Vec<String>) {
         }
         return;
     }
-    let has_ports = matches!(transport, Some("tcp" | "udp" | "udplite" | "sctp" | "dccp"));
+    let has_ports = fields.text("procid.socket.type") != Some("raw")
+        && matches!(transport, Some("tcp" | "udp" | "udplite" | "sctp" | "dccp"));
     let is_attempt = matches!(
         fields.text("event.action"),
         Some("connect" | "send" | "accept")
