@@ -22,7 +22,7 @@ use crate::{
     kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
     socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
-    tag::{is_stream, tag_of, tag_or_late},
+    tag::{is_stream, tag_accepted, tag_of, tag_or_late},
 };
 
 /// Whether the current task is in the cgroup that is watched. The hooks of a
@@ -197,15 +197,15 @@ fn try_exit_accept(ctx: &TracePointContext) -> Option<()> {
     let sk = socket_at(fd)?.follow(offset!(socket_sk))?;
     // 0: the connection is older than the hooks, and has no tag.
     let cookie = sk.sock_cookie();
-    if cookie != 0 && is_internet_stream(sk) && is_watched() {
+    if cookie != 0 && is_internet(sk) && is_watched() {
         accepted(sk, cookie, Hook::SysExitAccept);
     }
     Some(())
 }
 
 #[inline(always)]
-fn is_internet_stream(sk: Kptr) -> bool {
-    matches!(sk.sock_family(), AF_INET | AF_INET6) && is_stream(sk.sock_protocol())
+fn is_internet(sk: Kptr) -> bool {
+    matches!(sk.sock_family(), AF_INET | AF_INET6)
 }
 
 /// Every way of accept(2), io_uring's included, where there is BPF LSM.
@@ -215,9 +215,16 @@ fn is_internet_stream(sk: Kptr) -> bool {
 pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
     let sk: *mut c_void = ctx.arg(0);
     let address = Kptr::of(sk);
-    if is_internet_stream(address)
-        && is_watched()
-        && let Some(tag) = tag_of(sk)
+    if !is_internet(address) || !is_watched() {
+        return 0;
+    }
+    if tag_of(sk).is_none() && !is_stream(address.sock_protocol()) {
+        // SCTP and DCCP tell of no connection that comes in.
+        // SAFETY: a BTF pointer of the hook's own socket.
+        let cookie = unsafe { bpf_get_socket_cookie(sk) };
+        tag_accepted(sk, cookie);
+    }
+    if let Some(tag) = tag_of(sk)
         && tag.flags & ACCEPTED != 0
     {
         accepted(address, tag.cookie, Hook::LsmGraft);

@@ -1,6 +1,5 @@
 //! Who a task is, read from the task itself at the moment of the act.
 
-use aya_ebpf::helpers::bpf_get_current_comm;
 use procid_common::{
     image::{Credentials, ImageId},
     offsets::ABSENT,
@@ -148,6 +147,6 @@ pub(crate) fn describe_acting<O: Object>(task: O, actor: &mut Actor) -> Option<(
     actor.cgroup = cgroup_of(task);
     actor.netns = 0;
     actor.mntns = 0;
-    actor.comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    actor.comm = task.read(offset!(task_comm)).unwrap_or([0; COMM_LEN]);
     Some(())
 }

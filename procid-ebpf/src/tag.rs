@@ -19,7 +19,7 @@ use procid_common::{
 
 use crate::{
     attempt::{closed, outcome_from_sock, tell},
-    identity::image_of,
+    identity::{PF_KTHREAD, image_of, task_flags},
     kernel::Kptr,
     maps::{DESTINATIONS, TAGS, lost},
     socket::{IPPROTO_TCP, TCP_ESTABLISHED, counts, is_any},
@@ -78,7 +78,9 @@ pub(crate) fn tag_or_late(sk: *mut c_void, cookie: u64) -> Option<&'static mut S
     tag.cookie = cookie;
     tag.netns = address.sock_netns();
     tag.flags = CREATOR_UNSEEN | SENT_UNKNOWN | RECEIVED_UNKNOWN;
-    if address.sock_is_kernels() {
+    // A socket that the kernel made inside a process's own call (SMC's TCP
+    // socket) is that process's.
+    if address.sock_is_kernels() && task_flags(Kptr::current()) & PF_KTHREAD != 0 {
         tag.flags |= KERNEL;
     }
     Some(tag)

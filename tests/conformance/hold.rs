@@ -54,7 +54,7 @@ pub(crate) fn hold(told: &Told<'_>, flows: &[Flow], distinct_images: bool) -> He
             of_role(told, cookie, &claims, role, &mut held);
         }
     }
-    other_sockets(told, flows, &cookies, &mut held);
+    other_sockets(told, flows, &mut held);
     if distinct_images {
         let different: HashSet<&String> = held.openers.iter().collect();
         if different.len() < held.openers.len() {
@@ -200,15 +200,13 @@ fn missing(told: &Told<'_>, claim: &Flow) -> Problem {
 
 /// No process of the run opened a socket that the program knows nothing of: a
 /// subflow told as a connection of its own, say.
-fn other_sockets(told: &Told<'_>, flows: &[Flow], cookies: &HashSet<&str>, held: &mut Held) {
+fn other_sockets(told: &Told<'_>, flows: &[Flow], held: &mut Held) {
     let mut seen = HashSet::new();
     let actors: HashSet<Who> = flows.iter().map(|flow| actor(&flow.actor)).collect();
     for flow in flows.iter().filter(|flow| seen.insert(flow.actor.pid)) {
         for &record in told.of_process(flow.actor.pid) {
             let cookie = text(record, "/procid/socket/cookie");
-            if actors.contains(&who(record))
-                && role_of(record).is_some()
-                && !cookies.contains(&*cookie)
+            if actors.contains(&who(record)) && role_of(record).is_some() && !told.is_named(&cookie)
             {
                 let sentence = format!(
                     "a socket that the program did not tell of: {}",

@@ -62,7 +62,7 @@ pub(crate) fn interleave(backend: &str, paths: &[Path], count: usize, seed: u64)
     let runs = run_all(&watch, &chosen);
     let summary = load.finish().summary;
     let (records, app) = watch.end(&runs);
-    let told = Told::new(&records, &app);
+    let told = Told::new(&records, &app, &runs);
     let mut report = Report::default();
     for run in &runs {
         let verdict = verdict(&told, &run.path, &[run]);

@@ -127,7 +127,7 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
         }
     }
     let (records, app) = watch.end(&runs);
-    let told = Told::new(&records, &app);
+    let told = Told::new(&records, &app, &runs);
     let mut report = Report {
         is_quiet: args.json,
         ..Report::default()

@@ -63,6 +63,8 @@ pub(crate) struct Path {
     pub(crate) uncovered: &'static [&'static str],
     /// Each opener's line is of an image of its own, whatever its pid.
     pub(crate) distinct_images: bool,
+    /// The socket carries more than the program's payload.
+    pub(crate) uncounted: bool,
 }
 
 impl Path {
@@ -74,7 +76,13 @@ impl Path {
             download: false,
             uncovered: &[],
             distinct_images: false,
+            uncounted: false,
         }
+    }
+
+    const fn uncounted(mut self) -> Self {
+        self.uncounted = true;
+        self
     }
 
     const fn unless(mut self, uncovered: &'static [&'static str]) -> Self {
@@ -206,7 +214,7 @@ const WAYS: &[Path] = &[
         "IPv6 routing header, by control message",
     ),
     way("rxrpc", "AF_RXRPC").unless(uncovered::RXRPC),
-    way("smc", "SMC").unless(uncovered::SMC),
+    way("smc", "SMC").unless(uncovered::SMC).uncounted(),
     way("xdp", "AF_XDP").unless(uncovered::XDP),
     way("vsock", "vsock").unless(uncovered::VSOCK),
 ];

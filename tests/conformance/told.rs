@@ -1,6 +1,10 @@
 //! All records of one agent, found by socket, flow, image and process.
 
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use procid_tests::{
     records::{Records, file_of, text},
@@ -9,6 +13,8 @@ use procid_tests::{
 };
 use serde_json::Value;
 
+use crate::run::{End, Run};
+
 #[derive(Debug)]
 pub(crate) struct Told<'a> {
     pub(crate) records: &'a Records,
@@ -16,14 +22,23 @@ pub(crate) struct Told<'a> {
     closes: HashMap<String, Vec<&'a Value>>,
     births: HashMap<String, &'a Value>,
     by_pid: HashMap<String, Vec<&'a Value>>,
+    /// Cookies of the sockets that the programs told of, all runs together: a
+    /// pid can come twice.
+    named: HashSet<String>,
     /// SHA-256 of files that are still there.
     files: RefCell<HashMap<FileId, Option<String>>>,
 }
 
 impl<'a> Told<'a> {
-    /// `app` is the program that ran, whose hash is known.
-    pub(crate) fn new(records: &'a Records, app: &Image) -> Self {
+    /// What the records of these runs say. `app` is the program that ran, whose
+    /// hash is known.
+    pub(crate) fn new(records: &'a Records, app: &Image, runs: &[Run]) -> Self {
+        let flows = runs.iter().flat_map(|run| match &run.end {
+            End::Flows(flows) => flows.as_slice(),
+            _ => &[],
+        });
         let mut told = Self {
+            named: flows.map(|flow| flow.cookie.clone()).collect(),
             records,
             by_cookie: HashMap::new(),
             closes: HashMap::new(),
@@ -71,6 +86,11 @@ impl<'a> Told<'a> {
     }
 
     /// Every record of a socket that names a process of that id.
+    /// Whether some program told of that socket.
+    pub(crate) fn is_named(&self, cookie: &str) -> bool {
+        self.named.contains(cookie)
+    }
+
     pub(crate) fn of_process(&self, pid: u32) -> &[&'a Value] {
         self.by_pid.get(&pid.to_string()).map_or(&[], Vec::as_slice)
     }

@@ -26,6 +26,8 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Name of the API's socket in the agent's directory.
 const SOCKET: &str = "socket";
+/// Records read before it is looked whether they are enough.
+const READ_AT_ONCE: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running agent; killed when dropped. Its output goes to files, so that a
@@ -122,9 +124,13 @@ impl Agent {
     pub fn until(&mut self, mut enough: impl FnMut(&Records) -> bool) -> bool {
         let start = Instant::now();
         loop {
-            self.read();
+            // Records may come faster than they are read.
+            let is_behind = self.read_some(READ_AT_ONCE);
             if enough(&self.records) {
                 return true;
+            }
+            if is_behind && start.elapsed() <= LIMIT {
+                continue;
             }
             let has_ended = !matches!(self.child.try_wait(), Ok(None));
             if has_ended || start.elapsed() > LIMIT {
@@ -167,9 +173,18 @@ impl Agent {
     }
 
     fn read(&mut self) {
-        while let Some(line) = self.tail.line() {
+        while self.read_some(READ_AT_ONCE) {}
+    }
+
+    /// Reads at most `most` records; false when there were fewer.
+    fn read_some(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(line) = self.tail.line() else {
+                return false;
+            };
             self.records.push(self.checker.check(&line));
         }
+        true
     }
 
     fn terminate(&mut self) {

@@ -44,6 +44,7 @@ pub fn socket_type(sock_type: u16) -> Option<&'static str> {
         libc::SOCK_DGRAM => "dgram",
         libc::SOCK_RAW => "raw",
         libc::SOCK_SEQPACKET => "seqpacket",
+        libc::SOCK_DCCP => "dccp",
         _ => return None,
     })
 }

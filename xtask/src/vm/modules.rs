@@ -15,12 +15,13 @@ use crate::process;
 /// What the tests use; a kernel that has one built in, or not at all, is no
 /// error. Ciphers come by name, because nothing in the guest loads what the
 /// kernel asks for.
-const WANTED: [&str; 11] = [
+const WANTED: [&str; 12] = [
     "sctp",
     "dccp_ipv4",
     "dccp_ipv6",
     "tls",
     "gcm",
+    "ctr",
     "ghash_generic",
     "vsock_loopback",
     "rxrpc",

@@ -308,7 +308,7 @@ pub const FIELDS: &[Field] = &[
     one_of(
         "procid.socket.type",
         Kind::Keyword,
-        &["stream", "dgram", "raw", "packet", "seqpacket"],
+        &["stream", "dgram", "raw", "packet", "seqpacket", "dccp"],
     ),
     any("procid.socket.netns", Kind::Decimal),
     any("procid.socket.state", Kind::Keyword),
