@@ -188,6 +188,15 @@ pub(crate) fn returned_recvmsg6(ctx: FExitContext) -> i32 {
     0
 }
 
+/// IPv6 raw and ping sockets, and DCCP.
+#[fexit(function = "sock_common_recvmsg")]
+pub(crate) fn returned_recvmsg_common(ctx: FExitContext) -> i32 {
+    if let Some(sk) = typed_sk(ctx.arg(0)) {
+        received(sk, ctx.arg(4), ctx.arg(3));
+    }
+    0
+}
+
 #[fexit(function = "packet_recvmsg")]
 pub(crate) fn returned_recvmsg_packet(ctx: FExitContext) -> i32 {
     if let Some(sk) = typed_sk(ctx.arg(0)) {

@@ -22,8 +22,8 @@ use crate::{
     kernel::{Kptr, is_set, offset, setting},
     maps::CONNECTS,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM,
-        from_words, mapped,
+        AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, SOCK_RAW,
+        SOCK_STREAM, from_words, mapped,
     },
     tag::{is_stream, process_side},
 };
@@ -111,7 +111,7 @@ pub(crate) fn lsm_act_of(
     socket: SocketKind,
     address: Kptr,
 ) -> Option<Act> {
-    let (destination, mut port) = sockaddr(address)?;
+    let (destination, mut port) = sockaddr(address, socket.family)?;
     if socket.sock_type == SOCK_RAW || matches!(socket.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
         port = 0; // these protocols have none
     }
@@ -155,6 +155,9 @@ const SS_UNCONNECTED: u32 = 1;
 
 #[inline(always)]
 fn lsm_connecting(socket: *const u8, address: Kptr) {
+    if address.read(0) == Some(AF_UNSPEC) {
+        return; // a disconnect
+    }
     let Some(sk) = internet_sk(socket) else {
         return;
     };
@@ -191,10 +194,14 @@ pub(crate) fn internet_sk(socket: *const u8) -> Option<*mut c_void> {
     }
 }
 
-/// Reads a `struct sockaddr_in` or `sockaddr_in6` in kernel memory.
+/// Reads a `struct sockaddr_in` or `sockaddr_in6` in kernel memory. An IPv4
+/// socket takes an address without a family for one of its own.
 #[inline(always)]
-fn sockaddr(address: Kptr) -> Option<(Address, u32)> {
-    let family: u16 = address.read(0)?;
+fn sockaddr(address: Kptr, of_socket: u16) -> Option<(Address, u32)> {
+    let mut family: u16 = address.read(0)?;
+    if family == AF_UNSPEC && of_socket == AF_INET {
+        family = AF_INET;
+    }
     let port = u32::from(u16::from_be(address.read(2)?));
     match family {
         AF_INET => Some((mapped(address.read(4)?), port)),

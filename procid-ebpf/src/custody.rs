@@ -215,7 +215,9 @@ fn is_internet(sk: Kptr) -> bool {
 pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
     let sk: *mut c_void = ctx.arg(0);
     let address = Kptr::of(sk);
-    if !is_internet(address) || !is_watched() {
+    // What a kernel thread accepts (a file server, SMC) is no process's.
+    let is_kernels = task_flags(Kptr::current()) & PF_KTHREAD != 0;
+    if is_kernels || !is_internet(address) || !is_watched() {
         return 0;
     }
     if tag_of(sk).is_none() && !is_stream(address.sock_protocol()) {

@@ -35,7 +35,7 @@ use crate::{
         IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW,
         TCP_ESTABLISHED, counts, is_any, mapped,
     },
-    tag::{tag_of, tag_or_late},
+    tag::{settle_redial, tag_of, tag_or_late},
 };
 
 /// A cgroup program's word for "go on".
@@ -248,6 +248,7 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) {
     let Some(tag) = tag_or_late(sk, cookie) else {
         return;
     };
+    settle_redial(address, tag);
     let is_new = tag.flags & CONNECTED == 0
         || (!ends.routed && tag.destination != ends.destination)
         || tag.port != ends.port;
@@ -256,7 +257,6 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) {
         if tag.flags & CONNECTED != 0 {
             closed(cookie, tag.primary, Hook::Redial, counts(address, tag));
         }
-        tag.redial = 0;
         tag.primary = next_flow(tag);
         tag.destination = ends.destination;
         tag.port = ends.port;

@@ -10,6 +10,7 @@ use procid_common::{
 
 use crate::kernel::{Kptr, offset};
 
+pub(crate) const AF_UNSPEC: u16 = 0;
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const AF_PACKET: u16 = 17;

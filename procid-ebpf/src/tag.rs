@@ -152,8 +152,9 @@ pub(crate) fn settle_redial(sk: Kptr, tag: &mut SocketTag) {
     let (destination, port) = sk.sock_destination();
     let asked_any = is_any(&tag.redial_destination);
     let is_there = asked_any || destination == tag.redial_destination;
-    if sk.sock_state() != TCP_ESTABLISHED
-        || (tag.flags & CONNECTED != 0 && !(is_there && port == tag.redial_port))
+    // Protocols without ports keep whatever the caller gave as one.
+    let is_port = tag.redial_port == 0 || port == tag.redial_port;
+    if sk.sock_state() != TCP_ESTABLISHED || (tag.flags & CONNECTED != 0 && !(is_there && is_port))
     {
         if tag.flags & PENDING != 0 {
             tag.flags &= !PENDING;

@@ -36,13 +36,30 @@ pub(crate) fn problems(told: &Told<'_>, claim: &Flow, record: &Value) -> Vec<Str
         // Whichever the flow's is.
         Role::Speaker => {}
     }
-    let wire = claim.wire.map(|ip| ip.to_canonical().to_string());
-    expect("/procid/wire/destination", &wire.unwrap_or_default());
     problems.extend(outcome(told, claim, record));
     problems.extend(source(claim, record));
     problems.extend(birth(told, claim, record));
     problems.extend(hash(told, record));
     problems
+}
+
+/// The address on the wire, where it is another than was asked for.
+pub(crate) fn wire(claim: &Flow, record: &Value) -> Option<Problem> {
+    let wanted = claim.wire.map(|ip| ip.to_canonical().to_string());
+    let wanted = wanted.unwrap_or_default();
+    let told = text(record, "/procid/wire/destination");
+    if told == wanted {
+        return None;
+    }
+    let sentence = format!(
+        "the wire's destination is not {wanted:?}: {}",
+        brief(record)
+    );
+    Some(if told.is_empty() {
+        Problem::Missing(sentence)
+    } else {
+        Problem::Wrong(sentence)
+    })
 }
 
 /// Why a field is absent, in the record's own words.

@@ -104,6 +104,9 @@ fn of_role(told: &Told<'_>, cookie: &str, claims: &[&Flow], role: Role, held: &m
         let record = candidates.remove(at);
         held.problems
             .extend(problems.into_iter().map(Problem::Wrong));
+        if role != Role::Speaker {
+            held.problems.extend(detail::wire(claim, record));
+        }
         match role {
             Role::Speaker => held.problems.extend(speaker(told, claims, record)),
             Role::Opener | Role::Acceptor => {

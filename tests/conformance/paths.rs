@@ -18,6 +18,7 @@ mod uncovered {
     pub(super) const XDP: &[&str] = &["AF_XDP"];
     pub(super) const VSOCK: &[&str] = &["vsock"];
     pub(super) const FAST_OPEN: &[&str] = &["TCP Fast Open"];
+    pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
     pub(super) const SENDFILE: &[&str] = &["speakers", "sendfile and splice"];
     pub(super) const ACCEPTORS: &[&str] = &["accepted sockets"];
@@ -174,8 +175,8 @@ const WAYS: &[Path] = &[
     way("udp-redial", "connected to one, then to another"),
     way("udp-override", "connected to one, sendto to another"),
     way("udp-unspec", "sendto, family AF_UNSPEC"),
-    way("udp-any", "to 0.0.0.0"),
-    way("udp-any-v6", "to ::"),
+    way("udp-any", "to 0.0.0.0").unless(uncovered::WIRE),
+    way("udp-any-v6", "to ::").unless(uncovered::WIRE),
     way(
         "udp-nameless-receive",
         "answers taken without their address",
@@ -205,14 +206,15 @@ const WAYS: &[Path] = &[
     way("zerocopy", "MSG_ZEROCOPY, TCP"),
     way("zerocopy-udp", "MSG_ZEROCOPY, UDP"),
     way("tls", "TLS in the kernel"),
-    way("route-lsrr", "IPv4 loose source route, by socket option"),
-    way("route-ssrr", "IPv4 strict source route, by socket option"),
-    way("route-lsrr-cmsg", "IPv4 source route, by control message"),
-    way("route-rthdr", "IPv6 routing header, by socket option"),
+    way("route-lsrr", "IPv4 loose source route, by socket option").unless(uncovered::WIRE),
+    way("route-ssrr", "IPv4 strict source route, by socket option").unless(uncovered::WIRE),
+    way("route-lsrr-cmsg", "IPv4 source route, by control message").unless(uncovered::WIRE),
+    way("route-rthdr", "IPv6 routing header, by socket option").unless(uncovered::WIRE),
     way(
         "route-rthdr-cmsg",
         "IPv6 routing header, by control message",
-    ),
+    )
+    .unless(uncovered::WIRE),
     way("rxrpc", "AF_RXRPC").unless(uncovered::RXRPC),
     way("smc", "SMC").unless(uncovered::SMC).uncounted(),
     way("xdp", "AF_XDP").unless(uncovered::XDP),

@@ -160,6 +160,11 @@ pub(crate) const HOOKS: &[Hook] = &[
     stand_in("returned_recvmsg", "fexit/inet_recvmsg", "inet_recvmsg"),
     stand_in("returned_recvmsg6", "fexit/inet6_recvmsg", "inet6_recvmsg"),
     stand_in(
+        "returned_recvmsg_common",
+        "fexit/sock_common_recvmsg",
+        "sock_common_recvmsg",
+    ),
+    stand_in(
         "returned_sendmsg_packet",
         "fexit/packet_sendmsg",
         "packet_sendmsg",

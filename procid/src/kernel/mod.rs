@@ -442,11 +442,12 @@ fn attach_hooks(
 }
 
 /// The stand-ins without which nothing is known of what was sent.
-const STAND_INS: [&str; 4] = [
+const STAND_INS: [&str; 5] = [
     "fexit/inet_sendmsg",
     "fexit/inet6_sendmsg",
     "fexit/inet_recvmsg",
     "fexit/inet6_recvmsg",
+    "fexit/sock_common_recvmsg",
 ];
 
 fn attached(report: &Report, names: &[&str]) -> bool {

@@ -271,6 +271,11 @@ fn connection_columns(row: &mut Row, record: &Record) {
     {
         let _ = write!(text, "/{transport}");
     }
+    if let Some((sent, received)) = bytes(record) {
+        let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        let (sent, received) = (known(sent), known(received));
+        let _ = write!(text, ", {sent} B out, {received} B in");
+    }
     if let Some(opener) = record.procid.as_ref().and_then(|p| p.opener.as_ref()) {
         let _ = write!(
             text,
@@ -283,6 +288,21 @@ fn connection_columns(row: &mut Row, record: &Record) {
         text.push(')');
     }
     row.last(&cut(&text, usize::MAX), Paint::Plain);
+}
+
+/// Payload bytes that the socket has sent and received; `None` where the record
+/// tells of neither.
+pub fn bytes(record: &Record) -> Option<(Option<u64>, Option<u64>)> {
+    let of = |end: &Option<Endpoint>| end.as_ref().and_then(|end| end.bytes);
+    let network = record.network.as_ref();
+    let total = network.and_then(|network| network.bytes);
+    let (sent, received) = match network.and_then(|network| network.direction.as_deref()) {
+        Some("ingress") => (of(&record.destination), of(&record.source)),
+        _ => (of(&record.source), of(&record.destination)),
+    };
+    // A packet socket has no destination: the sum tells.
+    let received = received.or_else(|| total?.checked_sub(sent?));
+    (sent.is_some() || received.is_some()).then_some((sent, received))
 }
 
 fn endpoint(end: &Endpoint) -> String {

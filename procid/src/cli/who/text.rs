@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cli::output::{duration, local, printable},
-    records::{Endpoint, HashState, Process, Record},
+    records::{Endpoint, HashState, Process, Record, line::bytes},
 };
 
 /// # Errors
@@ -72,6 +72,12 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
         let ids: Vec<_> = ancestry.iter().map(|id| printable(id)).collect();
         line("ancestry", &ids.join(" < "))?;
     }
+    if let Some(script) = procid.and_then(|procid| procid.script.as_ref()) {
+        let sha256 = script.hash.sha256.as_deref().unwrap_or("none");
+        let why = script.hash.reason.as_deref().unwrap_or(&script.hash.grade);
+        let (path, sha256, why) = (printable(&script.path), printable(sha256), printable(why));
+        line("script", &format!("{path}, sha256 {sha256} ({why})"))?;
+    }
     if let Some(role) = procid.and_then(|procid| procid.role.as_ref()) {
         line("role", &printable(role))?;
     }
@@ -80,6 +86,14 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
     }
     if let Some(verdict) = procid.and_then(|procid| procid.verdict.as_ref()) {
         line("verdict", &printable(verdict))?;
+    }
+    if let Some(wire) = procid.and_then(|procid| procid.wire.as_ref()?.destination) {
+        line("on the wire", &wire.to_string())?;
+    }
+    if let Some((sent, received)) = bytes(record) {
+        let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        let (sent, received) = (known(sent), known(received));
+        line("bytes", &format!("{sent} sent, {received} received"))?;
     }
     line("time", &times(record))?;
     line("known", &provenance(record))?;
