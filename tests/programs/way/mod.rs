@@ -7,7 +7,7 @@
 //! | [`udp_many`] | one datagram socket and several destinations |
 //! | [`uring`], [`int80`] | other ways into the kernel |
 //! | [`mover`], [`udp_mover`] | means of moving bytes |
-//! | [`raw`], [`packet`] | packets written by the program |
+//! | [`raw`], [`packet`], [`xdp`] | packets written by the program |
 //! | [`messages`] | SCTP and DCCP |
 //! | [`route`] | source routing |
 //! | [`subflow`] | a second path of MPTCP |
@@ -36,6 +36,7 @@ mod udp;
 mod udp_many;
 mod udp_mover;
 mod uring;
+mod xdp;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -107,6 +108,7 @@ enum Name {
     Packet,
     PacketRaw,
     PacketRing,
+    Xdp,
     Sctp,
     SctpSeqpacket,
     Dccp,
@@ -212,6 +214,7 @@ impl Way {
             Name::Ping => raw::ping(4, load),
             Name::PingV6 => raw::ping(6, load),
             Name::PacketRing => packet::ring(load),
+            Name::Xdp => xdp::one(load),
             Name::Sctp => messages::connected(messages::Protocol::Sctp, load),
             Name::SctpSeqpacket => messages::one_to_many(load),
             Name::Dccp => messages::connected(messages::Protocol::Dccp, load),

@@ -10,7 +10,10 @@ use procid_tests::{
     truth::Actor,
     way::{Flow, Role},
 };
-use rustix::net::{AddressFamily, SocketType, getpeername, getsockname, sockopt};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType, getpeername, getsockname, sockopt},
+};
 
 /// The calling image opened this socket, and asked for `destination`.
 pub(crate) fn opened(socket: impl AsFd, destination: Option<SocketAddr>) -> Result<Flow> {
@@ -31,7 +34,10 @@ pub(crate) fn accepted(socket: impl AsFd) -> Result<Flow> {
 
 /// What getsockname(2) says, if that is anything.
 fn source(socket: impl AsFd) -> Result<Option<SocketAddr>> {
-    let name = SocketAddr::try_from(getsockname(&socket)?).ok();
+    let name = match getsockname(&socket) {
+        Err(Errno::OPNOTSUPP) => None, // AF_XDP has none
+        name => SocketAddr::try_from(name?).ok(),
+    };
     Ok(name.filter(|name| name.port() != 0 || !name.ip().is_unspecified()))
 }
 
