@@ -2,11 +2,13 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::AsRawFd as _,
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::socket::{Address, result, socket, v4};
@@ -76,7 +78,15 @@ pub(crate) fn add_v6(address: Ipv6Addr) -> Result<()> {
         prefix: 128,
         interface: LO,
     };
-    ioctl(libc::AF_INET6, libc::SIOCSIFADDR, &mut request).context("SIOCSIFADDR of IPv6")
+    ioctl(libc::AF_INET6, libc::SIOCSIFADDR, &mut request).context("SIOCSIFADDR of IPv6")?;
+    // The kernel clears it for use a moment later, in a thread of its own.
+    for _ in 0..200 {
+        if UdpSocket::bind((address, 0)).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    bail!("{address} does not become usable")
 }
 
 fn named(name: &str) -> libc::ifreq {
