@@ -10,6 +10,7 @@ mod commands;
 mod connections;
 mod elsewhere;
 mod files;
+mod flows;
 mod identity;
 mod load;
 mod names;

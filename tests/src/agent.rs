@@ -22,6 +22,9 @@ use crate::{
 
 /// Longest wait for what must come.
 pub const LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for an agent to be ready: an emulated kernel takes long to
+/// verify its programs.
+const START_LIMIT: Duration = Duration::from_secs(90);
 /// Longest wait for the end of an agent that has much left to write.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Name of the API's socket in the agent's directory.
@@ -85,7 +88,7 @@ impl Agent {
             records: Records::default(),
             ready: 0,
         };
-        let ready = agent.until(|records| records.ready().is_some());
+        let ready = agent.until_within(START_LIMIT, |records| records.ready().is_some());
         assert!(ready, "procid does not become ready: {}", agent.log());
         agent.ready = boot_ns();
         agent
@@ -121,7 +124,11 @@ impl Agent {
     }
 
     /// Reads records until `enough` says so; false when it never did.
-    pub fn until(&mut self, mut enough: impl FnMut(&Records) -> bool) -> bool {
+    pub fn until(&mut self, enough: impl FnMut(&Records) -> bool) -> bool {
+        self.until_within(LIMIT, enough)
+    }
+
+    fn until_within(&mut self, limit: Duration, mut enough: impl FnMut(&Records) -> bool) -> bool {
         let start = Instant::now();
         loop {
             // Records may come faster than they are read.
@@ -129,11 +136,11 @@ impl Agent {
             if enough(&self.records) {
                 return true;
             }
-            if is_behind && start.elapsed() <= LIMIT {
+            if is_behind && start.elapsed() <= limit {
                 continue;
             }
             let has_ended = !matches!(self.child.try_wait(), Ok(None));
-            if has_ended || start.elapsed() > LIMIT {
+            if has_ended || start.elapsed() > limit {
                 return false;
             }
             thread::sleep(LOOK_EVERY);
