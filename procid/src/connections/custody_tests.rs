@@ -108,7 +108,7 @@ fn the_first_flow_is_counted_by_its_socket_and_the_others_apart() {
 fn what_is_not_known_is_not_counted() {
     let mut connections = opened();
     let mut end = close(9, 1, 2);
-    end.counts.flags = RECEIVED_UNKNOWN;
+    end.counts.flags = flags::RECEIVED_UNKNOWN;
     connections.close(&end, &mut Ledger::default());
     let connection = connections.get(&KEY).unwrap();
     assert_eq!((connection.sent, connection.received), (Some(100), None));

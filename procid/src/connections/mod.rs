@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`connection`] | what was seen of one flow |
+//! | [`counts`] | what was sent and received |
 //!
 //! A flow goes *attempt → outcome → close*. Its outcome is the first one the
 //! kernel side tells; [`UNDECIDED_MAX_NS`] after the attempt it is told as
@@ -20,13 +21,11 @@ use std::{
 
 use procid_common::{
     image::ImageId,
-    socket::{
-        self, Attempt, Close, Counts, DestinationKey, DestinationState, Hook, SocketRow,
-        flags::{RECEIVED_UNKNOWN, SENT_UNKNOWN, SUBFLOW},
-    },
+    socket::{self, Attempt, Close, Hook, SocketRow, flags::SUBFLOW},
 };
 
 pub mod connection;
+mod counts;
 #[cfg(test)]
 mod custody_tests;
 #[cfg(test)]
@@ -35,6 +34,7 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub use connection::{Connection, Key, Outcome, Role, Speaker};
+pub use counts::Accounts;
 
 /// How long an attempt without outcome is waited for, in kernel time.
 pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
@@ -58,17 +58,6 @@ const UNCOUNTED: u32 = 1 << 31;
 pub const SOCKET_MAX: u32 = 8_192;
 /// Most other users of one flow that are remembered.
 const SPEAKERS_MAX: usize = 1_024;
-
-/// The kernel side's accounts of datagram destinations.
-pub trait Accounts: std::fmt::Debug {
-    /// Whether what datagram sockets send and receive is counted at all.
-    fn counts(&self) -> bool;
-
-    fn look(&self, key: &DestinationKey) -> Option<DestinationState>;
-
-    /// The flow has ended: its account is no longer needed.
-    fn forget(&mut self, key: &DestinationKey);
-}
 
 /// What became known of a flow.
 #[derive(Debug)]
@@ -233,22 +222,6 @@ impl Connections {
         }
     }
 
-    /// Takes in what a live socket has counted so far, and says of which flows.
-    pub fn counted(&mut self, event: &Close, accounts: &dyn Accounts) -> Vec<Key> {
-        let open: Vec<Key> = self
-            .flows(event.cookie)
-            .filter(|(_, connection)| connection.ended_ns.is_none())
-            .map(|(key, _)| *key)
-            .collect();
-        for key in &open {
-            if let Some(connection) = self.map.get_mut(key) {
-                let counts = counts_of(*key, connection, &event.counts, accounts);
-                connection.count(&counts);
-            }
-        }
-        open
-    }
-
     /// Takes in a socket found open, and the images that hold it, oldest first.
     /// False when its cookie is known already.
     pub fn found(&mut self, row: &SocketRow, holders: &[ImageId]) -> bool {
@@ -336,7 +309,7 @@ impl Connections {
                 self.decide(key, Outcome::Unknown, at_ns);
             }
             if let Some(connection) = self.map.get_mut(&key) {
-                let counts = counts_of(key, connection, &event.counts, accounts);
+                let counts = counts::counts_of(key, connection, &event.counts, accounts);
                 connection.count(&counts);
                 if counts.flow != event.counts.flow {
                     accounts.forget(&connection.account(key.cookie));
@@ -397,46 +370,6 @@ impl Connections {
             self.end(key, released_ns);
             self.news.push_back(News::Closed(key));
         }
-    }
-
-    /// Ends the flows of packet sockets that were no longer there at `at_ns`:
-    /// no hook sees their end.
-    pub fn end_gone(
-        &mut self,
-        is_there: impl Fn(u64) -> bool,
-        at_ns: u64,
-        accounts: &mut dyn Accounts,
-    ) {
-        let gone: Vec<Key> = self
-            .map
-            .iter()
-            .filter(|(key, connection)| {
-                connection.is_packet()
-                    && connection.ended_ns.is_none()
-                    && connection.started_ns < at_ns
-                    && !is_there(key.cookie)
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in gone {
-            if let Some(connection) = self.map.get_mut(&key) {
-                let known = Counts::default();
-                let counts = counts_of(key, connection, &known, accounts);
-                connection.count(&counts);
-                accounts.forget(&connection.account(key.cookie));
-            }
-            self.end(key, at_ns);
-            self.news.push_back(News::Closed(key));
-        }
-        self.packets = self
-            .map
-            .values()
-            .any(|connection| connection.is_packet() && connection.ended_ns.is_none());
-    }
-
-    /// Whether there are open packet sockets: see [`Self::end_gone`].
-    pub const fn has_packets(&self) -> bool {
-        self.packets
     }
 
     pub fn next_news(&mut self) -> Option<News> {
@@ -559,35 +492,5 @@ impl Connections {
                 self.news.push_back(News::Forgotten(connection));
             }
         }
-    }
-}
-
-/// What a socket's counts say of one of its flows: its first or connected one
-/// is counted there, the others have accounts of their own.
-fn counts_of(
-    key: Key,
-    connection: &Connection,
-    socket: &Counts,
-    accounts: &dyn Accounts,
-) -> Counts {
-    let unknown = Counts {
-        flags: SENT_UNKNOWN | RECEIVED_UNKNOWN,
-        ..Counts::default()
-    };
-    if !connection.is_stream() && !accounts.counts() {
-        return unknown;
-    }
-    if socket.flow == key.flow && !connection.is_packet() {
-        return *socket;
-    }
-    let state = accounts.look(&connection.account(key.cookie));
-    match state.filter(|state| state.flow == key.flow) {
-        Some(state) => Counts {
-            sent: state.sent,
-            received: state.received,
-            flow: key.flow,
-            flags: socket.flags,
-        },
-        None => unknown,
     }
 }

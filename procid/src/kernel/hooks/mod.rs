@@ -1,0 +1,328 @@
+//! Hooks: what they are, how they are attached, why they are refused.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`table`] | every hook procid can use, in one table |
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Btf, BtfError, Ebpf,
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
+        CgroupSockAddr, FExit, Lsm, ProgramError, TracePoint,
+    },
+};
+
+use crate::agent::settings::Backend;
+
+mod table;
+
+pub(crate) use table::{HOOKS, LENGTHS};
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attach {
+    /// BTF-typed tracepoint.
+    Tracepoint(&'static str),
+    /// Return of a system call, through tracefs.
+    SyscallExit(&'static str),
+    CgroupSockAddr,
+    CgroupSock,
+    CgroupSkb(CgroupSkbAttachType),
+    Lsm(&'static str),
+    /// Return of a kernel function.
+    Return(&'static str),
+}
+
+/// What a hook is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Process identity and TCP states: needed whatever the backend.
+    Core,
+    /// Connection records of the cgroup backend.
+    Cgroup,
+    /// Connection records of the LSM backend: of all sockets where there is no
+    /// cgroup backend, else of those that pass none of its hooks.
+    LsmRecords,
+    /// What the LSM backend adds to the cgroup backend.
+    LsmExtra,
+    /// Stand-ins for `sock_send_length` and `sock_recv_length`.
+    StandIn,
+}
+
+/// One hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hook {
+    /// The program's name in the eBPF object.
+    pub(crate) program: &'static str,
+    /// What records and `procid status` call it.
+    pub(crate) name: &'static str,
+    pub(crate) attach: Attach,
+    pub(crate) role: Role,
+    /// procid does not start without it (in a backend that uses it).
+    pub(crate) required: bool,
+    pub(crate) gives: &'static str,
+    pub(crate) without: &'static str,
+    /// The first mainline kernel that has it.
+    pub(crate) since: &'static str,
+}
+
+impl Hook {
+    /// Whether a backend uses this hook.
+    pub(crate) fn used_by(&self, backend: Backend, cgroup: bool) -> bool {
+        match self.role {
+            Role::Core => true,
+            Role::Cgroup => backend != Backend::Lsm && cgroup,
+            Role::LsmRecords | Role::LsmExtra => backend != Backend::Cgroup,
+            Role::StandIn => true,
+        }
+    }
+
+    /// Whether procid does not start without it.
+    pub(crate) fn is_needed(&self, cgroup: bool) -> bool {
+        self.required && (self.role != Role::LsmRecords || !cgroup)
+    }
+
+    /// Whether it is part of the LSM backend.
+    pub(crate) const fn is_lsm(&self) -> bool {
+        matches!(self.attach, Attach::Lsm(_))
+    }
+
+    pub(crate) fn program_type(&self) -> &'static str {
+        match self.attach {
+            Attach::Tracepoint(_) => "BPF_PROG_TYPE_TRACING",
+            Attach::SyscallExit(_) => "BPF_PROG_TYPE_TRACEPOINT",
+            Attach::CgroupSockAddr => "BPF_PROG_TYPE_CGROUP_SOCK_ADDR",
+            Attach::CgroupSock => "BPF_PROG_TYPE_CGROUP_SOCK",
+            Attach::CgroupSkb(_) => "BPF_PROG_TYPE_CGROUP_SKB",
+            Attach::Return(_) => "BPF_PROG_TYPE_TRACING",
+            Attach::Lsm(_) => "BPF_PROG_TYPE_LSM",
+        }
+    }
+
+    /// Loads and attaches the hook's program.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub(crate) fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: &Btf,
+        cgroup: Option<&File>,
+    ) -> Result<(), Refusal> {
+        self.try_attach(ebpf, btf, cgroup)
+            .map_err(|error| Refusal::new(self, &error))
+    }
+
+    fn try_attach(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: &Btf,
+        cgroup: Option<&File>,
+    ) -> Result<(), anyhow::Error> {
+        let program = ebpf
+            .program_mut(self.program)
+            .ok_or_else(|| anyhow::anyhow!("the eBPF object has no program {}", self.program))?;
+        let cgroup = || cgroup.ok_or_else(|| anyhow::anyhow!("there is no cgroup v2"));
+        match self.attach {
+            Attach::Tracepoint(name) => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(name, btf)?;
+                program.attach()?;
+            }
+            Attach::SyscallExit(name) => {
+                let program: &mut TracePoint = program.try_into()?;
+                program.load()?;
+                program.attach("syscalls", name)?;
+            }
+            Attach::CgroupSockAddr => {
+                let program: &mut CgroupSockAddr = program.try_into()?;
+                program.load()?;
+                program.attach(cgroup()?, CgroupAttachMode::Single)?;
+            }
+            Attach::CgroupSock => {
+                let program: &mut CgroupSock = program.try_into()?;
+                program.load()?;
+                program.attach(cgroup()?, CgroupAttachMode::Single)?;
+            }
+            Attach::CgroupSkb(direction) => {
+                let program: &mut CgroupSkb = program.try_into()?;
+                program.load()?;
+                program.attach(cgroup()?, direction, CgroupAttachMode::Single)?;
+            }
+            Attach::Return(function) => {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, btf)?;
+                program.attach()?;
+            }
+            Attach::Lsm(name) => {
+                let program: &mut Lsm = program.try_into()?;
+                program.load(name, btf)?;
+                program.attach()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a hook is not attached.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// One line.
+    pub(crate) reason: String,
+    /// This kernel does not have the hook at all.
+    pub(crate) absent: bool,
+}
+
+impl Refusal {
+    fn new(hook: &Hook, error: &anyhow::Error) -> Self {
+        let absent = match hook.attach {
+            Attach::Tracepoint(_) | Attach::Lsm(_) | Attach::Return(_) => matches!(
+                error.downcast_ref::<ProgramError>(),
+                Some(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }))
+            ),
+            Attach::SyscallExit(name) => !tracefs_has("syscalls", name),
+            _ => false,
+        };
+        Self {
+            reason: if absent {
+                format!(
+                    "this kernel has no such hook; Linux has it since {}",
+                    hook.since
+                )
+            } else {
+                one_line(error)
+            },
+            absent,
+        }
+    }
+}
+
+/// The kernel's answer as one line: the last lines of a verifier log say what
+/// it refused.
+fn one_line(error: &anyhow::Error) -> String {
+    if let Some(ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    }) = error.downcast_ref::<ProgramError>()
+    {
+        let log = verifier_log.to_string();
+        let mut said = log.lines().rev().filter(|line| {
+            let figures = ["processed ", "stack depth ", "verification time "];
+            !line.trim().is_empty() && !figures.iter().any(|start| line.starts_with(start))
+        });
+        return match said.next() {
+            Some(last) => format!("load: {io_error}: {}", last.trim()),
+            None => format!("load: {io_error}"),
+        };
+    }
+    let mut text = format!("{error:#}");
+    if let Some(end) = text.find('\n') {
+        text.truncate(end);
+    }
+    text
+}
+
+/// Where cgroup v2 is mounted: hybrid hosts have it beside the v1 controllers.
+pub(crate) fn cgroup2_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        if back.split(' ').next()? != "cgroup2" {
+            return None;
+        }
+        Some(PathBuf::from(unescape(front.split(' ').nth(4)?)))
+    })
+}
+
+/// Id and depth of a cgroup below the root of its hierarchy. On 64-bit systems
+/// the id is the number of the directory's inode.
+///
+/// # Errors
+///
+/// The directory cannot be looked at, or is not below the cgroup v2 mount.
+pub(crate) fn cgroup_of(path: &Path, cgroup: &File) -> io::Result<(u64, u32)> {
+    let root = cgroup2_root().ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))?;
+    let path = path.canonicalize()?;
+    let below = path
+        .strip_prefix(root.canonicalize()?)
+        .map_err(io::Error::other)?;
+    let level = u32::try_from(below.components().count()).map_err(io::Error::other)?;
+    Ok((cgroup.metadata()?.ino(), level))
+}
+
+/// mountinfo writes space, tab, newline and backslash as `\ooo`.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.as_bytes();
+    while let Some((&byte, rest)) = bytes.split_first() {
+        if byte == b'\\'
+            && let Some(code) = rest
+                .get(..3)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
+            out.push(code);
+            bytes = &rest[3..];
+        } else {
+            out.push(byte);
+            bytes = rest;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether the LSM list has `bpf`; `None` when securityfs is not mounted.
+pub(crate) fn bpf_in_lsm_list() -> Option<bool> {
+    let list = fs::read_to_string("/sys/kernel/security/lsm").ok()?;
+    Some(list.trim().split(',').any(|name| name == "bpf"))
+}
+
+/// tracefs, where system call tracepoints are found.
+pub(crate) fn tracefs_has(category: &str, name: &str) -> bool {
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .any(|root| {
+            Path::new(root)
+                .join("events")
+                .join(category)
+                .join(name)
+                .join("id")
+                .exists()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+        assert_eq!(unescape(r"/a\04"), r"/a\04");
+    }
+
+    #[test]
+    fn every_backend_has_its_connect_hook() {
+        for (backend, cgroup, hook) in [
+            (Backend::Auto, true, "cgroup/connect4"),
+            (Backend::Auto, false, "lsm/socket_connect"),
+            (Backend::Cgroup, true, "cgroup/connect4"),
+            (Backend::Lsm, false, "lsm/socket_connect"),
+        ] {
+            let used: Vec<_> = HOOKS
+                .iter()
+                .filter(|hook| hook.used_by(backend, cgroup))
+                .map(|hook| hook.name)
+                .collect();
+            assert!(used.contains(&hook), "{backend:?}: {used:?}");
+        }
+    }
+}
