@@ -22,7 +22,7 @@ use crate::{
     kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
     socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
-    tag::{is_stream, tag_accepted, tag_of, tag_or_late},
+    tag::{tag_accepted, tag_of, tag_or_late},
 };
 
 /// Whether the current task is in the cgroup that is watched. The hooks of a
@@ -220,8 +220,9 @@ pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
     if is_kernels || !is_internet(address) || !is_watched() {
         return 0;
     }
-    if tag_of(sk).is_none() && !is_stream(address.sock_protocol()) {
-        // SCTP and DCCP tell of no connection that comes in.
+    if tag_of(sk).is_none() {
+        // SCTP and DCCP tell of no connection that comes in, and TCP not yet
+        // of one by Fast Open.
         // SAFETY: a BTF pointer of the hook's own socket.
         let cookie = unsafe { bpf_get_socket_cookie(sk) };
         tag_accepted(sk, cookie);

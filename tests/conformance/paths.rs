@@ -17,7 +17,8 @@ mod uncovered {
     pub(super) const SMC: &[&str] = &["SMC"];
     pub(super) const XDP: &[&str] = &["AF_XDP"];
     pub(super) const VSOCK: &[&str] = &["vsock"];
-    pub(super) const FAST_OPEN: &[&str] = &["TCP Fast Open"];
+    pub(super) const FAST_OPEN: &[&str] =
+        &["Fast Open connections accepted before their handshake is over"];
     pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
     pub(super) const SENDFILE: &[&str] = &["speakers", "sendfile and splice"];

@@ -69,6 +69,11 @@ const WAYS: &[Way] = &[
         "no packet shows their destination",
     ),
     (
+        "Fast Open connections accepted before their handshake is over",
+        |sight| !sight.lsm,
+        "they have no tag yet: the first image that sends is recorded as a speaker of an unknown opener",
+    ),
+    (
         "sockets accepted through io_uring",
         |sight| !sight.lsm,
         "no system call returns: the first image that sends is recorded as a speaker of an unknown opener",
