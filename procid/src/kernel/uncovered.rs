@@ -39,7 +39,7 @@ const WAYS: &[Way] = &[
     (
         "SMC",
         |_| true,
-        "its data bypass TCP; its TCP handshake is recorded as the kernel's",
+        "its data bypass TCP: only the TCP connection that they are agreed on is recorded",
     ),
     (
         "ICMP errors, echo replies and resets of the kernel",
