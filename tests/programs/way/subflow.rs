@@ -49,7 +49,7 @@ pub(crate) fn second(load: Load) -> Result<()> {
 fn await_subflow(socket: &OwnedFd) -> Result<()> {
     const SOL_MPTCP: i32 = 284;
     const MPTCP_INFO: i32 = 1;
-    for _ in 0..500 {
+    for _ in 0..3000 {
         // `struct mptcp_info` begins with the number of further subflows.
         let mut info = [0_u8; 256];
         let mut length = info.len() as libc::socklen_t;
@@ -69,7 +69,7 @@ fn await_subflow(socket: &OwnedFd) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    bail!("no second subflow in five seconds")
+    bail!("no second subflow in thirty seconds")
 }
 
 /// Tells the namespace's path manager of an address to open subflows from.
