@@ -64,14 +64,7 @@ pub(crate) fn connecting(sk: *mut c_void, act: &Act) {
     if is_stream(act.socket.protocol) {
         if tag.flags & PENDING != 0 && tag.primary != 0 {
             // The connect before this one ended without a word of its state.
-            tell(
-                tag.cookie,
-                tag.primary,
-                [0; 16],
-                0,
-                Outcome::ABANDONED,
-                Hook::Redial,
-            );
+            abandoned(tag.cookie, tag.primary, Hook::Redial);
         }
     } else {
         settle_redial(address, tag);
@@ -283,6 +276,12 @@ pub(crate) fn tell(
         },
         Loss::RingConnection,
     );
+}
+
+/// Tells that an attempt ended and that its error is not known here.
+#[inline(always)]
+pub(crate) fn abandoned(cookie: u64, flow: u32, hook: Hook) {
+    tell(cookie, flow, [0; 16], 0, Outcome::ABANDONED, hook);
 }
 
 /// Tells, once, that a flow's packets are not addressed to who was asked for.

@@ -15,12 +15,12 @@ use aya_ebpf::{
     programs::{LsmContext, SockContext},
 };
 use procid_common::socket::{
-    Counts, Hook, Outcome,
+    Counts, Hook,
     flags::{CONNECTED, PENDING},
 };
 
 use crate::{
-    attempt::{closed, tell},
+    attempt::{abandoned, closed},
     connect::typed_sk,
     custody::is_watched,
     kernel::{Kptr, is_set, setting},
@@ -116,14 +116,7 @@ fn release(sk: *mut core::ffi::c_void) {
     let pending = tag.flags & PENDING != 0;
     if !is_stream {
         if pending {
-            tell(
-                tag.cookie,
-                tag.primary,
-                [0; 16],
-                0,
-                Outcome::ABANDONED,
-                hook,
-            );
+            abandoned(tag.cookie, tag.primary, hook);
         }
         closed(tag.cookie, 0, hook, counts(address, tag));
     } else if !pending {
@@ -132,13 +125,6 @@ fn release(sk: *mut core::ffi::c_void) {
         closed(tag.cookie, tag.primary, hook, NOT_COUNTED);
     } else if address.sock_state() == TCP_CLOSE {
         // TCP tells its own end; only what never left CLOSE is told here.
-        tell(
-            tag.cookie,
-            tag.primary,
-            [0; 16],
-            0,
-            Outcome::ABANDONED,
-            hook,
-        );
+        abandoned(tag.cookie, tag.primary, hook);
     }
 }

@@ -10,7 +10,7 @@ use procid_common::{
     event::Loss,
     image::ImageId,
     socket::{
-        Address, Counts, DestinationKey, DestinationState, Hook, Outcome, SocketTag,
+        Address, Counts, DestinationKey, DestinationState, Hook, SocketTag,
         flags::{
             ACCEPTED, CONNECTED, CREATOR_UNSEEN, KERNEL, PENDING, RECEIVED_UNKNOWN, SENT_UNKNOWN,
         },
@@ -18,7 +18,7 @@ use procid_common::{
 };
 
 use crate::{
-    attempt::{closed, outcome_from_sock, tell},
+    attempt::{abandoned, closed, outcome_from_sock},
     identity::{PF_KTHREAD, image_of, task_flags},
     kernel::Kptr,
     maps::{DESTINATIONS, TAGS, lost},
@@ -158,14 +158,7 @@ pub(crate) fn settle_redial(sk: Kptr, tag: &mut SocketTag) {
     {
         if tag.flags & PENDING != 0 {
             tag.flags &= !PENDING;
-            tell(
-                tag.cookie,
-                redial,
-                [0; 16],
-                0,
-                Outcome::ABANDONED,
-                Hook::Redial,
-            );
+            abandoned(tag.cookie, redial, Hook::Redial);
         }
         return;
     }

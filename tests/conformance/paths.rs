@@ -7,10 +7,7 @@ use serde::Serialize;
 
 /// Names in the agent's `procid.uncovered` under which a path may fall.
 mod uncovered {
-    pub(super) const RAW: &[&str] = &["raw sockets"];
-    pub(super) const PING: &[&str] = &["ping sockets"];
     pub(super) const PACKET: &[&str] = &["AF_PACKET sockets"];
-    pub(super) const UDP_LITE: &[&str] = &["UDP-Lite"];
     pub(super) const SCTP: &[&str] = &["SCTP"];
     pub(super) const DCCP: &[&str] = &["DCCP"];
     pub(super) const RXRPC: &[&str] = &["AF_RXRPC"];
@@ -21,8 +18,6 @@ mod uncovered {
         &["Fast Open connections accepted before their handshake is over"];
     pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
-    pub(super) const SENDFILE: &[&str] = &["speakers", "sendfile and splice"];
-    pub(super) const ACCEPTORS: &[&str] = &["accepted sockets"];
     pub(super) const URING_ACCEPTORS: &[&str] = &["sockets accepted through io_uring"];
 }
 
@@ -183,20 +178,20 @@ const WAYS: &[Path] = &[
         "answers taken without their address",
     ),
     way("udp-scan", "one socket, 2,000 destinations"),
-    way("udplite", "UDP-Lite, sendto").unless(uncovered::UDP_LITE),
-    way("udplite-connected", "UDP-Lite, connect, then send").unless(uncovered::UDP_LITE),
+    way("udplite", "UDP-Lite, sendto"),
+    way("udplite-connected", "UDP-Lite, connect, then send"),
     way("uring-connect", "io_uring, inline"),
     way("uring-async", "io_uring, in a worker"),
     way("uring-sqpoll", "io_uring, in the poll thread"),
     way("uring-registered", "io_uring, registered descriptor"),
     way("uring-personality", "io_uring, another user's credentials"),
     way("uring-send-udp", "io_uring, a datagram"),
-    way("ping", "ping socket").unless(uncovered::PING),
-    way("ping-v6", "ping socket, IPv6").unless(uncovered::PING),
-    way("raw-icmp", "raw socket, ICMP").unless(uncovered::RAW),
-    way("raw-icmp-connected", "raw socket, connected").unless(uncovered::RAW),
-    way("raw-udp", "raw socket, UDP by hand").unless(uncovered::RAW),
-    way("raw-hdrincl", "raw socket, own IP header").unless(uncovered::RAW),
+    way("ping", "ping socket"),
+    way("ping-v6", "ping socket, IPv6"),
+    way("raw-icmp", "raw socket, ICMP"),
+    way("raw-icmp-connected", "raw socket, connected"),
+    way("raw-udp", "raw socket, UDP by hand"),
+    way("raw-hdrincl", "raw socket, own IP header"),
     way("packet", "AF_PACKET, SOCK_DGRAM").unless(uncovered::PACKET),
     way("packet-raw", "AF_PACKET, SOCK_RAW").unless(uncovered::PACKET),
     way("packet-ring", "AF_PACKET, PACKET_TX_RING").unless(uncovered::PACKET),
@@ -243,8 +238,8 @@ const UPLOADS: &[Path] = &[mover("bytes-unread", "closed with data unread")];
 const HANDS: &[Path] = &[
     hand("fork", "a forked child sends"),
     hand("write", "a forked child, by write"),
-    hand("sendfile", "a forked child, by sendfile").unless(uncovered::SENDFILE),
-    hand("splice", "a forked child, by splice").unless(uncovered::SENDFILE),
+    hand("sendfile", "a forked child, by sendfile"),
+    hand("splice", "a forked child, by splice"),
     hand(
         "fork-udp",
         "a forked child, to its parent's UDP destination",
@@ -262,19 +257,18 @@ const HANDS: &[Path] = &[
     hand(
         "scm-rights-listener",
         "a listener passed: its taker accepts",
-    )
-    .unless(uncovered::ACCEPTORS),
+    ),
     hand("create-pass-connect", "passed before the connect"),
     hand("pidfd-getfd", "stolen with pidfd_getfd"),
     hand(
         "uring-of-another",
         "in a ring that another process submits to",
     ),
-    hand("accept", "accept, with address").unless(uncovered::ACCEPTORS),
-    hand("accept-null", "accept, without").unless(uncovered::ACCEPTORS),
+    hand("accept", "accept, with address"),
+    hand("accept-null", "accept, without"),
     hand("accept-uring", "accept, io_uring").unless(uncovered::URING_ACCEPTORS),
-    hand("accept-fork", "a forked child answers").unless(uncovered::ACCEPTORS),
-    hand("prefork", "a forked child accepts").unless(uncovered::ACCEPTORS),
+    hand("accept-fork", "a forked child answers"),
+    hand("prefork", "a forked child accepts"),
 ];
 
 const HIDES: &[Path] = &[

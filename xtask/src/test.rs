@@ -208,27 +208,33 @@ impl Summaries {
     ///
     /// When stdout is closed.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let shown = self.keep(bytes);
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes)?;
-        stdout.flush()?;
-        self.keep(bytes);
-        Ok(())
+        stdout.write_all(&shown)?;
+        stdout.flush()
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    /// Keeps what is to be kept and returns what is to be shown: all but the
+    /// cells, a thousand lines that would bury a failure.
+    fn keep(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(bytes.len());
         for &byte in bytes {
+            self.partial.push(byte);
             if byte != b'\n' {
-                self.partial.push(byte);
                 continue;
             }
             let line = String::from_utf8_lossy(&self.partial).trim().to_owned();
-            self.partial.clear();
-            if line.starts_with("test result:") {
-                self.lines.push(line);
-            } else if line.starts_with(cell::START) {
+            if line.starts_with(cell::START) {
                 self.cells.push(line);
+            } else {
+                if line.starts_with("test result:") {
+                    self.lines.push(line);
+                }
+                shown.append(&mut self.partial);
             }
+            self.partial.clear();
         }
+        shown
     }
 }
 
@@ -238,13 +244,14 @@ mod tests {
 
     #[test]
     fn summary_lines_are_kept_however_the_output_is_cut() {
-        let output = b"running 2 tests\r\ntest a ... ok\r\n\r\ntest result: ok. 2 passed\r\nmore\n";
+        let output = b"running 2 tests\r\ntest a ... ok\r\n\r\ntest result: ok. 2 passed\r\n{\"path\":\"x\"}\r\nmore\n";
         for size in 1..=output.len() {
             let mut summaries = Summaries::default();
             for piece in output.chunks(size) {
                 summaries.keep(piece);
             }
             assert_eq!(summaries.lines, ["test result: ok. 2 passed"]);
+            assert_eq!(summaries.cells.len(), 1);
         }
     }
 

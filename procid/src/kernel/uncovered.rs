@@ -19,6 +19,9 @@ pub(super) struct Sight {
 type Way = (&'static str, fn(Sight) -> bool, &'static str);
 
 const NO_CGROUP_HOOK: &str = "its connects and sends pass no cgroup hook";
+const NO_LENGTHS: &str = "neither sock_send_length (6.3) nor fexit programs are there";
+const NO_PACKETS: &str = "the LSM backend does not see packets";
+const NO_RETURN: &str = "no system call returns: the first image that sends is recorded as a speaker of an unknown opener";
 
 const WAYS: &[Way] = &[
     (
@@ -76,23 +79,11 @@ const WAYS: &[Way] = &[
     (
         "sockets accepted through io_uring",
         |sight| !sight.lsm,
-        "no system call returns: the first image that sends is recorded as a speaker of an unknown opener",
+        NO_RETURN,
     ),
-    (
-        "speakers",
-        |sight| !sight.lengths,
-        "neither sock_send_length (6.3) nor fexit programs are there",
-    ),
-    (
-        "bytes of datagrams",
-        |sight| !sight.lengths,
-        "neither sock_send_length (6.3) nor fexit programs are there",
-    ),
-    (
-        "AF_PACKET",
-        |sight| !sight.lengths,
-        "neither sock_send_length (6.3) nor fexit programs are there",
-    ),
+    ("speakers", |sight| !sight.lengths, NO_LENGTHS),
+    ("bytes of datagrams", |sight| !sight.lengths, NO_LENGTHS),
+    ("AF_PACKET sockets", |sight| !sight.lengths, NO_LENGTHS),
     (
         "sockets of processes outside the cgroup given",
         |sight| sight.is_part,
@@ -101,13 +92,9 @@ const WAYS: &[Way] = &[
     (
         "the source address of unconnected datagrams",
         |sight| !sight.cgroup,
-        "the LSM backend does not see packets",
+        NO_PACKETS,
     ),
-    (
-        "source routing",
-        |sight| !sight.cgroup,
-        "the LSM backend does not see packets",
-    ),
+    ("source routing", |sight| !sight.cgroup, NO_PACKETS),
     (
         "from whom a datagram was received",
         |sight| !sight.cgroup,
