@@ -12,11 +12,13 @@
 //! | [`image`] | what names a process image, its credentials, its file |
 //! | [`process`] | fork, exec and exit events, snapshot rows of processes |
 //! | [`socket`] | the socket tag, connection events, snapshot rows of sockets |
+//! | [`policy`] | the compiled policy, and the decision |
 //! | [`offsets`] | offsets of kernel fields, filled in from the kernel's BTF |
 #![no_std]
 
 pub mod event;
 pub mod image;
 pub mod offsets;
+pub mod policy;
 pub mod process;
 pub mod socket;

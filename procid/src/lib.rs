@@ -2,9 +2,10 @@
 //!
 //! Data flows one way: [`kernel`] (hooks, ring buffer) → [`decode`] →
 //! [`identity`] and [`connections`] (what is known) → [`agent`] (joins them
-//! into [`records`]) → stdout, [`api`]. [`cli`] holds the commands.
+//! into [`records`]) → stdout, [`api`]. [`cli`] holds the commands. [`policy`]
+//! flows the other way: file → rules → tables → [`kernel`].
 //!
-//! `records`, `flow`, `decode`, `identity`, `connections` and `snapshot` need
+//! `records`, `flow`, `decode`, `identity`, `connections`, `policy` and `snapshot` need
 //! no eBPF and never import aya; `cargo xtask test` checks that.
 
 pub mod agent;
@@ -15,6 +16,7 @@ pub mod decode;
 pub mod flow;
 pub mod identity;
 pub mod kernel;
+pub mod policy;
 pub mod records;
 pub mod snapshot;
 pub mod time;
