@@ -7,6 +7,10 @@ use super::{Bits, Head, NO_RULE, WORDS, flags};
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
     pub head: &'a Head,
+    /// What no rule decides is denied: [`flags::DEFAULT_DENY`], but never of
+    /// [`role::ACCEPTOR`](super::role::ACCEPTOR) and
+    /// [`role::KERNEL`](super::role::KERNEL), which only rules judge.
+    pub default_deny: bool,
     /// Rules in force at this time.
     pub live: &'a Bits,
     /// Of the image: certainly, and perhaps.
@@ -76,7 +80,7 @@ pub fn decide(case: &Case<'_>) -> Decision {
     let mut perhaps_allow = NO_RULE;
     let mut perhaps_deny = NO_RULE;
     let mut rule = NO_RULE;
-    let mut deny = head.flags & flags::DEFAULT_DENY != 0;
+    let mut deny = case.default_deny;
     let words = head.words;
     for index in 0..WORDS {
         if index as u32 >= words {

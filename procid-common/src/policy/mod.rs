@@ -243,6 +243,7 @@ pub mod flags {
     pub const ASKS_PATH: u32 = 1 << 6;
     pub const ASKS_HASH: u32 = 1 << 7;
     pub const ASKS_INODE: u32 = 1 << 8;
+    /// For a cgroup or a unit.
     pub const ASKS_CGROUP: u32 = 1 << 9;
     pub const ASKS_ANCESTOR: u32 = 1 << 10;
     pub const ASKS_PARENT: u32 = 1 << 11;
@@ -272,11 +273,12 @@ pub struct Head {
     pub audit: Bits,
     /// Rules that do not ask for a dimension.
     pub unasked: [Bits; Dimension::COUNT],
-    /// Rules that ask for no path, no hash, no inode, no cgroup.
+    /// Rules that ask for no path, no hash, no inode, no cgroup, no unit.
     pub no_path: Bits,
     pub no_hash: Bits,
     pub no_inode: Bits,
     pub no_cgroup: Bits,
+    pub no_unit: Bits,
     /// Rules that ask for no ancestor, no parent.
     pub no_ancestor: Bits,
     pub no_parent: Bits,
@@ -292,7 +294,7 @@ const _: () = assert!(
     size_of::<Head>()
         == 32
             + size_of::<Bits>()
-                * (11 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
+                * (12 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );
 
 /// Which rules an image satisfies (map `SUBJECTS`), for one generation.

@@ -3,7 +3,10 @@
 //! | module | holds |
 //! | --- | --- |
 //! | this one | a policy as it was meant |
+//! | [`compile`] | from the one to the other |
+//! | [`places`] | where the host has a path |
 //! | [`tables`] | a policy as the programs read it |
+//! | [`lookup`] | what the tables decide, without a kernel |
 //!
 //! It needs no kernel.
 
@@ -11,6 +14,10 @@ use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 
+mod bits;
+pub mod compile;
+pub mod lookup;
+pub mod places;
 pub mod tables;
 
 /// A policy whose every name is resolved; rules are in order.

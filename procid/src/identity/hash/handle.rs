@@ -197,7 +197,7 @@ impl Mount {
 
 /// The kernel writes blanks and backslashes in a path as `\` and three octal
 /// digits (`mangle_path`).
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
