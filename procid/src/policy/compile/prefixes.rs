@@ -54,9 +54,9 @@ impl Asked {
         let (address, len) = match network {
             IpNet::V4(network) => (
                 network.network().to_ipv6_mapped(),
-                network.prefix_len() as u32 + MAPPED.len,
+                u32::from(network.prefix_len()) + MAPPED.len,
             ),
-            IpNet::V6(network) => (network.network(), network.prefix_len() as u32),
+            IpNet::V6(network) => (network.network(), u32::from(network.prefix_len())),
         };
         let prefix = Prefix {
             value: address.to_bits(),
