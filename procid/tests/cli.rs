@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::{Command, Output, Stdio},
@@ -49,7 +49,7 @@ fn in_directory(directory: &TempDir, name: &str) -> String {
 
 #[rstest]
 #[case::unknown_flag(&["run", "--jsn"], "a similar argument exists: '--json'; see 'procid run --help'")]
-#[case::unknown_command(&["policy", "show"], "unrecognized subcommand 'policy'; see 'procid --help'")]
+#[case::unknown_command(&["frobnicate"], "unrecognized subcommand 'frobnicate'; see 'procid --help'")]
 #[case::not_a_flow(&["who", "example.com"], "FLOW: `example.com` is not an address")]
 #[case::bare_port(&["who", "443"], "write it as :443")]
 #[case::too_many_ends(&["who", "1.1.1.1", "2.2.2.2", "3.3.3.3"], "see 'procid who --help'")]
@@ -59,6 +59,8 @@ fn in_directory(directory: &TempDir, name: &str) -> String {
 #[case::formats(&["who", "--json", "--csv"], "cannot be used with")]
 #[case::update_every(&["run", "--update-every", "0s"], "give a second or more")]
 #[case::backend(&["run", "--backend", "ebpf"], "[possible values: auto, lsm, cgroup]")]
+#[case::no_policy(&["policy", "check", "/nowhere/p.toml"], "/nowhere/p.toml: No such file")]
+#[case::no_file(&["policy", "check", "/"], "/: Is a directory")]
 #[case::no_config(&["run", "--config", "/nowhere/procid.toml"], "--config /nowhere/procid.toml: No such file")]
 fn bad_usage_is_2_and_one_sentence(#[case] arguments: &[&str], #[case] sentence: &str) {
     assert_fails(&output(arguments), 2, sentence);
@@ -73,12 +75,79 @@ fn a_mistake_in_the_config_file_is_named_with_its_place() {
     assert_fails(&done, 2, &format!("{path}:3:1: unknown field `backed`"));
 }
 
+/// Checks a policy on stdin.
+fn check(policy: &str, flags: &[&str]) -> Output {
+    let mut command = procid(&["policy", "check", "-"]);
+    command.args(flags).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(policy.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+const GOOD: &str = "mode = 'enforce'\n";
+const ODD: &str = "mode = 'enforce'\ndefault = 'deny'\n";
+const BAD: &str = "mode = 'enforce'\ndefault = 'x\u{9b}'\n[[rule]]\n";
+
+#[rstest]
+#[case::good(GOOD, &[], 0, 0)]
+#[case::good_and_strict(GOOD, &["--strict"], 0, 0)]
+#[case::odd(ODD, &[], 0, 1)]
+#[case::odd_and_strict(ODD, &["--strict"], 1, 1)]
+#[case::bad(BAD, &[], 1, 2)]
+fn a_policy_is_checked(
+    #[case] policy: &str,
+    #[case] flags: &[&str],
+    #[case] code: i32,
+    #[case] problems: usize,
+) {
+    let text = check(policy, flags);
+    let said = stderr(&text);
+    assert_eq!(text.status.code(), Some(code), "{said}");
+    assert!(text.stdout.is_empty());
+    assert_eq!(said.lines().count(), problems, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("<stdin>:")));
+    assert!(!said.contains('\u{9b}'), "a terminal is steered");
+
+    let json = check(policy, &[flags, &["--json"]].concat());
+    assert_eq!(json.status.code(), Some(code));
+    assert!(json.stderr.is_empty());
+    let lines = String::from_utf8(json.stdout).unwrap();
+    assert_eq!(lines.lines().count(), problems);
+    for (line, said) in lines.lines().zip(said.lines()) {
+        let problem: serde_json::Value = serde_json::from_str(line).unwrap();
+        let place = format!("<stdin>:{}:{}: {}: ", problem["line"], problem["column"], {
+            problem["severity"].as_str().unwrap()
+        });
+        assert!(said.starts_with(&place), "{said} is not at {place}");
+    }
+}
+
+#[test]
+fn a_policy_is_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = in_directory(&directory, "policy.toml");
+    fs::write(&path, "mode = 'audit'\nx = 1\n").unwrap();
+    let done = output(&["policy", "check", &path]);
+    assert_eq!(done.status.code(), Some(1));
+    let said = stderr(&done);
+    assert!(
+        said.starts_with(&format!("{path}:2:1: error: `x` is not a key")),
+        "{said}"
+    );
+    fs::write(&path, b"mode = 'audit'\n\xff").unwrap();
+    let done = output(&["policy", "check", &path]);
+    assert_fails(&done, 2, &format!("{path}:2: not UTF-8"));
+}
+
 #[test]
 fn help_and_version_are_answers_and_no_command_is_none() {
     let help = output(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = String::from_utf8(help.stdout).unwrap();
-    for command in ["run", "who", "status", "doctor"] {
+    for command in ["run", "who", "policy", "status", "doctor"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     let version = output(&["--version"]);

@@ -2,8 +2,7 @@
 
 use super::{Bits, Head, NO_RULE, WORDS, flags};
 
-/// One decision: for each thing asked of, the rules that are satisfied or do
-/// not ask.
+/// One decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
     pub head: &'a Head,
@@ -11,20 +10,12 @@ pub struct Case<'a> {
     /// [`role::ACCEPTOR`](super::role::ACCEPTOR) and
     /// [`role::KERNEL`](super::role::KERNEL), which only rules judge.
     pub default_deny: bool,
-    /// Rules in force at this time.
-    pub live: &'a Bits,
-    /// Of the image: certainly, and perhaps.
+    /// Rules in force at this time that the act satisfies in everything but
+    /// the image, or that do not ask: the AND of what the tables say.
+    pub around: &'a Bits,
+    /// Rules that the image satisfies: certainly, and perhaps.
     pub yes: &'a Bits,
     pub maybe: &'a Bits,
-    pub destination: &'a Bits,
-    pub port: &'a Bits,
-    pub source_port: &'a Bits,
-    pub uid: &'a Bits,
-    pub gid: &'a Bits,
-    pub cgroup: &'a Bits,
-    pub transport: &'a Bits,
-    pub kind: &'a Bits,
-    pub role: &'a Bits,
 }
 
 /// What was decided.
@@ -40,31 +31,56 @@ pub struct Decision {
     pub unknown: bool,
 }
 
-/// Index of the lowest bit of a word that is not 0. (The target has no
-/// instruction for it, and the compiler's own way needs a table.)
+/// Index of the lowest bit of a word that is not 0, without a branch: the
+/// verifier would follow each of the 64 answers.
 #[inline(always)]
 const fn lowest(word: u64) -> u32 {
-    let bit = word & word.wrapping_neg();
-    let mut index = 0;
-    if bit & 0xffff_ffff_0000_0000 != 0 {
-        index += 32;
+    (word & word.wrapping_neg()).wrapping_sub(1).count_ones()
+}
+
+/// What is known in the middle of a decision. It is kept in memory, read and
+/// written as such, so that the verifier sees one unknown number in each field,
+/// and not every combination of what they may have become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Progress {
+    audit: u32,
+    /// The first rules that perhaps match, by action.
+    perhaps_allow: u32,
+    perhaps_deny: u32,
+    rule: u32,
+    deny: u32,
+    done: u32,
+}
+
+impl Progress {
+    pub const START: Self = Self {
+        audit: NO_RULE,
+        perhaps_allow: NO_RULE,
+        perhaps_deny: NO_RULE,
+        rule: NO_RULE,
+        deny: 0,
+        done: 0,
+    };
+}
+
+#[inline(always)]
+fn get<T: Copy>(from: &T) -> T {
+    // SAFETY: a reference.
+    unsafe { core::ptr::read_volatile(from) }
+}
+
+#[inline(always)]
+fn put<T: Copy>(to: &mut T, value: T) {
+    // SAFETY: a reference.
+    unsafe { core::ptr::write_volatile(to, value) };
+}
+
+#[inline(always)]
+fn put_first(to: &mut u32, base: u32, rules: u64) {
+    if rules != 0 && get(to) == NO_RULE {
+        put(to, base + lowest(rules));
     }
-    if bit & 0xffff_0000_ffff_0000 != 0 {
-        index += 16;
-    }
-    if bit & 0xff00_ff00_ff00_ff00 != 0 {
-        index += 8;
-    }
-    if bit & 0xf0f0_f0f0_f0f0_f0f0 != 0 {
-        index += 4;
-    }
-    if bit & 0xcccc_cccc_cccc_cccc != 0 {
-        index += 2;
-    }
-    if bit & 0xaaaa_aaaa_aaaa_aaaa != 0 {
-        index += 1;
-    }
-    index
 }
 
 /// Decides.
@@ -73,61 +89,43 @@ const fn lowest(word: u64) -> u32 {
 /// If an earlier one perhaps matches and decides otherwise, `unknown_hash`
 /// does.
 #[inline(always)]
-pub fn decide(case: &Case<'_>) -> Decision {
+pub fn decide(case: &Case<'_>, progress: &mut Progress) -> Decision {
     let head = case.head;
-    let mut audit = NO_RULE;
-    // The first rules that perhaps match, by action.
-    let mut perhaps_allow = NO_RULE;
-    let mut perhaps_deny = NO_RULE;
-    let mut rule = NO_RULE;
-    let mut deny = case.default_deny;
-    let words = head.words;
-    for index in 0..WORDS {
-        if index as u32 >= words {
-            break;
+    put(progress, Progress::START);
+    put(&mut progress.deny, u32::from(case.default_deny));
+    let mut index = 0;
+    while index < WORDS {
+        let maybe = case.around[index] & case.maybe[index];
+        if maybe != 0 && get(&progress.done) == 0 {
+            let base = index as u32 * 64;
+            let yes = maybe & case.yes[index];
+            let decides = yes & !head.audit[index];
+            // Bits of rules before the one that decides; without one, of all.
+            let first = decides & decides.wrapping_neg();
+            let before = first.wrapping_sub(1);
+            put_first(&mut progress.audit, base, yes & head.audit[index] & before);
+            let perhaps = maybe & !yes & before;
+            put_first(
+                &mut progress.perhaps_allow,
+                base,
+                perhaps & head.allow[index],
+            );
+            put_first(&mut progress.perhaps_deny, base, perhaps & head.deny[index]);
+            if decides != 0 {
+                put(&mut progress.rule, base + lowest(decides));
+                put(&mut progress.deny, u32::from(first & head.deny[index] != 0));
+                put(&mut progress.done, 1);
+            }
         }
-        let around = case.live[index]
-            & case.destination[index]
-            & case.port[index]
-            & case.source_port[index]
-            & case.uid[index]
-            & case.gid[index]
-            & case.cgroup[index]
-            & case.transport[index]
-            & case.kind[index]
-            & case.role[index];
-        let maybe = around & case.maybe[index];
-        if maybe == 0 {
-            continue;
-        }
-        let base = index as u32 * 64;
-        let yes = maybe & case.yes[index];
-        let decides = yes & !head.audit[index];
-        // Bits of rules before the one that decides.
-        let before = if decides == 0 {
-            u64::MAX
-        } else {
-            (decides & decides.wrapping_neg()).wrapping_sub(1)
-        };
-        let audits = yes & head.audit[index] & before;
-        if audit == NO_RULE && audits != 0 {
-            audit = base + lowest(audits);
-        }
-        let allows = maybe & !yes & head.allow[index] & before;
-        if perhaps_allow == NO_RULE && allows != 0 {
-            perhaps_allow = base + lowest(allows);
-        }
-        let denies = maybe & !yes & head.deny[index] & before;
-        if perhaps_deny == NO_RULE && denies != 0 {
-            perhaps_deny = base + lowest(denies);
-        }
-        if decides != 0 {
-            rule = base + lowest(decides);
-            deny = decides & decides.wrapping_neg() & head.deny[index] != 0;
-            break;
-        }
+        index += 1;
     }
-    let other = if deny { perhaps_allow } else { perhaps_deny };
+    let deny = get(&progress.deny) != 0;
+    let other = if deny {
+        get(&progress.perhaps_allow)
+    } else {
+        get(&progress.perhaps_deny)
+    };
+    let audit = get(&progress.audit);
     if other != NO_RULE {
         return Decision {
             deny: head.flags & flags::UNKNOWN_DENY != 0,
@@ -138,7 +136,7 @@ pub fn decide(case: &Case<'_>) -> Decision {
     }
     Decision {
         deny,
-        rule,
+        rule: get(&progress.rule),
         audit,
         unknown: false,
     }

@@ -9,6 +9,7 @@
 //! key: the active one, the one it falls back to unless it is confirmed, and
 //! an idle one to fill. [`active`] names the first.
 
+use crate::image::ImageId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod decide;
@@ -88,16 +89,16 @@ pub struct Fact {
     pub slot: u8,
     /// A [`Dimension`].
     pub dimension: u8,
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
     /// The value, most significant byte first, then zeros.
     pub value: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Fact>() == 20);
+const _: () = assert!(size_of::<Fact>() == 24);
 
 impl Fact {
     /// Bits before the value.
-    pub const HEAD: u32 = 32;
+    pub const HEAD: u32 = 64;
 }
 
 /// What a rule asks of the calling image itself, of any image before it, and of
@@ -156,8 +157,9 @@ pub struct Node {
     pub reserved: u32,
     /// Satisfied by the file of this very name.
     pub exact: Uses,
-    /// Satisfied by every file below this directory. Of cgroups: by this one
-    /// and all below it (`own` only).
+    /// Satisfied by every file below this directory or, as its own node and
+    /// those above it say, any directory above. Of cgroups (`own` only): by this
+    /// one and all below it, those above included.
     pub below: Uses,
 }
 
@@ -297,6 +299,14 @@ const _: () = assert!(
                 * (12 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );
 
+/// Key of maps `SUBJECTS` and `LINEAGES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SubjectKey {
+    pub image: ImageId,
+    pub slot: u64,
+}
+
 /// Which rules an image satisfies (map `SUBJECTS`), for one generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -308,24 +318,31 @@ pub struct Subject {
     pub yes: Bits,
     /// The same where what is not known is taken for a yes.
     pub maybe: Bits,
-    /// As an ancestor, and as a parent, of other images: what it satisfies, and
-    /// what it may satisfy.
-    pub as_ancestor: Bits,
-    pub as_parent: Bits,
-    pub maybe_as_ancestor: Bits,
-    pub maybe_as_parent: Bits,
 }
 
-/// Which rules the images before one, and its parent, satisfy (map `LINEAGES`).
+const _: () = assert!(size_of::<Subject>() == 16 + 2 * size_of::<Bits>());
+
+/// Which rules an image satisfies as what came before others, and which those
+/// before it satisfy (map `LINEAGES`); `maybe`: where what is not known is
+/// taken for a yes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Lineage {
     pub generation: u64,
+    /// Any image before it.
     pub ancestor: Bits,
     pub maybe_ancestor: Bits,
+    /// The image that forked it.
     pub parent: Bits,
     pub maybe_parent: Bits,
+    /// The image itself, to those after it.
+    pub as_ancestor: Bits,
+    pub maybe_as_ancestor: Bits,
+    pub as_parent: Bits,
+    pub maybe_as_parent: Bits,
 }
+
+const _: () = assert!(size_of::<Lineage>() == 8 + 8 * size_of::<Bits>());
 
 /// Verdicts, as events carry them.
 pub mod verdict {

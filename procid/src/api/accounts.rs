@@ -6,6 +6,22 @@
 
 use std::{fs, io};
 
+use crate::policy::text::Names;
+
+/// The accounts of this host; files that cannot be read have none.
+#[derive(Clone, Copy, Debug)]
+pub struct Accounts;
+
+impl Names for Accounts {
+    fn uid(&self, name: &str) -> Option<u32> {
+        user_id(name).ok().flatten()
+    }
+
+    fn gid(&self, name: &str) -> Option<u32> {
+        group(name).ok().flatten().map(|group| group.gid)
+    }
+}
+
 /// A line of /etc/group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {

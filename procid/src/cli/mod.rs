@@ -10,6 +10,7 @@
 //! | [`who`] | `procid who`: which image is speaking on a connection |
 //! | [`status`] | `procid status` |
 //! | [`doctor`] | `procid doctor` |
+//! | [`policy`] | `procid policy …` |
 //! | [`failure`] | exit codes and sentences |
 //! | [`output`] | text for people: times, durations, hostile bytes |
 
@@ -25,6 +26,7 @@ pub mod config;
 pub mod doctor;
 pub mod failure;
 pub mod output;
+pub mod policy;
 pub mod privilege;
 pub mod run;
 pub mod service;
@@ -52,6 +54,8 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Who(who::Who),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Status(status::Status),
     Doctor(doctor::Doctor),
 }
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(run) => run.execute(),
             Command::Who(who) => who.execute(),
+            Command::Policy(policy) => policy.execute(),
             Command::Status(status) => status.execute(),
             Command::Doctor(doctor) => doctor.execute(),
         },
@@ -183,10 +188,10 @@ mod tests {
             "unexpected argument '--jsn' found; tip: a similar argument exists: '--json'; \
              see 'procid run --help'"
         );
-        let error = Cli::try_parse_from(["procid", "policy"]).unwrap_err();
+        let error = Cli::try_parse_from(["procid", "frobnicate"]).unwrap_err();
         assert_eq!(
             sentence(&error.render().to_string()),
-            "unrecognized subcommand 'policy'; see 'procid --help'"
+            "unrecognized subcommand 'frobnicate'; see 'procid --help'"
         );
         let error = Cli::try_parse_from(["procid", "run", "--backend", "x"]).unwrap_err();
         assert_eq!(

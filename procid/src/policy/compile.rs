@@ -335,7 +335,7 @@ impl<'a> Compiler<'a> {
                 let fact = Fact {
                     slot: 0,
                     dimension: dimension as u8,
-                    reserved: [0; 2],
+                    reserved: [0; 6],
                     value: prefix.value.to_be_bytes(),
                 };
                 (prefix.len, fact, bits)

@@ -12,7 +12,7 @@ use std::{
 use procid_common::policy::{
     ALL_RULES, Bits, CGROUPS, Dimension, Epoch, FILES, Head, NAME_PIECE, NO_RULES, Node, UNITS,
     Uses,
-    decide::{Case, Decision, decide},
+    decide::{Case, Decision, Progress, decide},
     flags, kind, role, transport,
 };
 
@@ -109,22 +109,26 @@ impl Lookup<'_> {
         let only_rules_judge = matches!(role, role::ACCEPTOR | role::KERNEL);
         let transport = facts.transport.map_or(transport::OTHER, Transport::index);
         let kind = facts.socket.map_or(kind::OTHER, Socket::index);
-        Ok(decide(&Case {
+        let asked = [
+            destination,
+            number(Dimension::Port, facts.port.into()),
+            number(Dimension::SourcePort, facts.source_port.into()),
+            number(Dimension::Uid, facts.euid),
+            number(Dimension::Gid, facts.egid),
+            &self.cgroup(&facts.cgroup),
+            &head.transport[transport],
+            &head.kind[kind],
+            &head.role[role],
+        ];
+        let live = *self.live(facts.now);
+        let case = Case {
             head,
             default_deny: head.flags & flags::DEFAULT_DENY != 0 && !only_rules_judge,
-            live: self.live(facts.now),
+            around: &asked.into_iter().fold(live, |all, rules| both(&all, rules)),
             yes: &yes,
             maybe: &maybe,
-            destination,
-            port: number(Dimension::Port, facts.port.into()),
-            source_port: number(Dimension::SourcePort, facts.source_port.into()),
-            uid: number(Dimension::Uid, facts.euid),
-            gid: number(Dimension::Gid, facts.egid),
-            cgroup: &self.cgroup(&facts.cgroup),
-            transport: &head.transport[transport],
-            kind: &head.kind[kind],
-            role: &head.role[role],
-        }))
+        };
+        Ok(decide(&case, &mut { Progress::START }))
     }
 
     /// The rules in force at a time, nanoseconds since the Unix epoch.
@@ -145,7 +149,8 @@ impl Lookup<'_> {
 
     fn cgroup(&self, path: &Path) -> Bits {
         let mut cgroup = self.head.no_cgroup;
-        for node in self.nodes(CGROUPS, cgroup_names(path).flat_map(pieces)) {
+        let nodes = self.nodes(CGROUPS, cgroup_names(path).flat_map(pieces));
+        if let Some(node) = nodes.last() {
             union(&mut cgroup, &node.below.own);
         }
         let mut unit = self.head.no_unit;

@@ -5,6 +5,8 @@
 //! | this one | a policy as it was meant |
 //! | [`compile`] | from the one to the other |
 //! | [`places`] | where the host has a path |
+//! | [`text`] | a policy as it is written, and what is wrong with it |
+//! | [`reference`] | what a policy decides, said plainly |
 //! | [`tables`] | a policy as the programs read it |
 //! | [`lookup`] | what the tables decide, without a kernel |
 //!
@@ -18,7 +20,9 @@ mod bits;
 pub mod compile;
 pub mod lookup;
 pub mod places;
+pub mod reference;
 pub mod tables;
+pub mod text;
 
 /// A policy whose every name is resolved; rules are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{
 
 use procid_common::policy::{CGROUPS, FILES, FIRST_NODE, NAME_PIECE, Name, Node, UNITS, Uses};
 
-use crate::policy::places::Place;
+use crate::policy::{bits::union, places::Place};
 
 /// The pieces that a name is matched in.
 pub(in crate::policy) fn pieces(name: &OsStr) -> impl Iterator<Item = [u8; NAME_PIECE]> {
@@ -47,7 +47,19 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn into_nodes(self) -> Vec<(Name, Node)> {
+    /// Every node, each with what those above it say of all that is below.
+    pub(super) fn into_nodes(mut self) -> Vec<(Name, Node)> {
+        for at in 0..self.nodes.len() {
+            // What is above was made before.
+            let above = self.nodes[at].0.parent.checked_sub(FIRST_NODE);
+            if let Some(above) = above.and_then(|above| usize::try_from(above).ok()) {
+                let below = self.nodes[above].1.below;
+                let own = &mut self.nodes[at].1.below;
+                union(&mut own.own, &below.own);
+                union(&mut own.ancestor, &below.ancestor);
+                union(&mut own.parent, &below.parent);
+            }
+        }
         self.nodes
     }
 

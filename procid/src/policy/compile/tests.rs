@@ -10,7 +10,6 @@ use procid_common::policy::{CGROUPS, FILES, FIRST_NODE, NAME_PIECE, NO_RULE};
 use super::{error::EXPIRIES, *};
 use crate::policy::{Destination, Facts, Process, lookup::Lookup, places::Place};
 
-mod plain;
 mod property;
 mod random;
 

@@ -7,8 +7,8 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-use super::{CLOCK, Fake, plain::evaluate, random};
-use crate::policy::compile::compile;
+use super::{CLOCK, Fake, random};
+use crate::policy::{compile::compile, reference::evaluate};
 
 /// The other one takes most of the time where it is not optimized.
 const RNG: RngAlgorithm = RngAlgorithm::XorShift;
