@@ -40,7 +40,7 @@ pub(crate) fn second(load: Load) -> Result<()> {
     let already = send(&socket, part(0, 1), SendFlags::NOSIGNAL)?;
     // Told while connecting, the kernel tries for the other end, which shares
     // the namespace, before that has accepted; told now, it opens one at once.
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     endpoint(BETWEEN)?;
     await_subflow(&socket)?;
     converse(socket, already as u64, load, flow, peer)
