@@ -215,11 +215,16 @@ impl Summaries {
     }
 
     /// Keeps what is to be kept and returns what is to be shown: all but the
-    /// cells, a thousand lines that would bury a failure.
+    /// cells, a thousand lines that would bury a failure. A line that has not
+    /// ended is shown as far as it goes: it names the test that hangs.
     fn keep(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(bytes.len());
         for &byte in bytes {
             self.partial.push(byte);
+            let may_be_cell = self.partial.first() == Some(&b'{');
+            if !may_be_cell {
+                shown.push(byte);
+            }
             if byte != b'\n' {
                 continue;
             }
@@ -227,10 +232,12 @@ impl Summaries {
             if line.starts_with(cell::START) {
                 self.cells.push(line);
             } else {
+                if may_be_cell {
+                    shown.extend_from_slice(&self.partial);
+                }
                 if line.starts_with("test result:") {
                     self.lines.push(line);
                 }
-                shown.append(&mut self.partial);
             }
             self.partial.clear();
         }
@@ -244,14 +251,17 @@ mod tests {
 
     #[test]
     fn summary_lines_are_kept_however_the_output_is_cut() {
-        let output = b"running 2 tests\r\ntest a ... ok\r\n\r\ntest result: ok. 2 passed\r\n{\"path\":\"x\"}\r\nmore\n";
+        let output = b"running 2 tests\r\n{\"path\":\"x\"}\r\n{not}\r\n\r\ntest result: ok. 2 passed\r\ntest b ... ";
+        let expected = b"running 2 tests\r\n{not}\r\n\r\ntest result: ok. 2 passed\r\ntest b ... ";
         for size in 1..=output.len() {
             let mut summaries = Summaries::default();
-            for piece in output.chunks(size) {
-                summaries.keep(piece);
-            }
+            let shown: Vec<u8> = output
+                .chunks(size)
+                .flat_map(|piece| summaries.keep(piece))
+                .collect();
+            assert_eq!(shown, expected);
             assert_eq!(summaries.lines, ["test result: ok. 2 passed"]);
-            assert_eq!(summaries.cells.len(), 1);
+            assert_eq!(summaries.cells, [r#"{"path":"x"}"#]);
         }
     }
 
