@@ -63,6 +63,27 @@ pub enum Loss {
     ActsFull = 7,
 }
 
+/// Hooks with a second program, for where the kernel skips the first: index
+/// into the per-CPU array `REPEATS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Twice {
+    Exec = 0,
+    Exit = 1,
+}
+
+impl Twice {
+    pub const ALL: [Self; 2] = [Self::Exec, Self::Exit];
+
+    /// The names of the two programs.
+    pub const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Exec => ["process_exec", "process_exec_again"],
+            Self::Exit => ["process_exit", "process_exit_again"],
+        }
+    }
+}
+
 impl Loss {
     pub const ALL: [Self; 8] = [
         Self::RingProcess,

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use procid_common::{
-    event::Loss,
+    event::{Loss, Twice},
     image::{FileState, ImageId, ImageRecord},
     process::{ARGS_MAX, Exec, Fork, PATH_MAX, SCRIPT_MAX},
     socket::{DestinationKey, DestinationState, SocketTag},
@@ -110,8 +110,9 @@ pub(crate) struct ExecScratch {
 #[btf_map]
 pub(crate) static FORK_SCRATCH: PerCpuArray<Fork, 1> = PerCpuArray::new();
 
+/// A slot for each of the two programs.
 #[btf_map]
-pub(crate) static EXEC_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new();
+pub(crate) static EXEC_SCRATCH: PerCpuArray<ExecScratch, 2> = PerCpuArray::new();
 
 /// The task iterator's: it can be preempted by an exec on its CPU.
 #[btf_map]
@@ -124,6 +125,20 @@ pub(crate) static CLOCK: aya_ebpf::btf_maps::Array<u64, 1> = aya_ebpf::btf_maps:
 /// What was lost, by [`Loss`].
 #[btf_map]
 pub(crate) static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::new();
+
+/// How often a second program did what the first was not let do, by [`Twice`].
+#[btf_map]
+pub(crate) static REPEATS: PerCpuArray<u64, { Twice::ALL.len() }> = PerCpuArray::new();
+
+/// Counts one act of a second program.
+#[inline(always)]
+pub(crate) fn repeated(hook: Twice) {
+    if let Some(count) = REPEATS.get_ptr_mut(hook as u32) {
+        // SAFETY: this CPU's own slot, of a program that does not run inside
+        // itself.
+        unsafe { *count += 1 };
+    }
+}
 
 /// Counts one loss.
 #[inline(always)]

@@ -1,13 +1,22 @@
 //! Fork, exec and exit.
 //!
-//! `sched_process_fork` fires in `kernel_clone` before the child first runs,
-//! `sched_process_exec` in `exec_binprm` after the new image is in place and
-//! before it first runs, so that an image's birth always precedes its acts in
-//! the ring. io_uring workers are made by `create_io_thread`, which does not
-//! pass through `kernel_clone`.
+//! `sched_wakeup_new` fires before a child first runs, `sched_process_exec` in
+//! `exec_binprm` after the new image is in place and before it first runs, so
+//! that an image's birth always precedes its acts in the ring.
 //!
-//! - <https://github.com/torvalds/linux/blob/v6.12/kernel/fork.c#L2811>
+//! The kernel skips a program that would start on a CPU where a run of it has
+//! not ended. Since 7.0 tracepoints can be preempted, so that another task's
+//! exec may well fall into the run of this one's, and each exec until this one
+//! goes on. (Holding preemption off inside the program only moves the switch
+//! to its last instructions.) Fork is therefore seen where interrupts are off,
+//! and exec and exit have a second program behind the first, which does what
+//! that was not let do: on the tracefs side of the tracepoint, where the kernel
+//! holds preemption off. [`IMAGES`] shows whether the first did it.
+//!
+//! - <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/core.c#L4862>
 //! - <https://github.com/torvalds/linux/blob/v6.12/fs/exec.c#L1796>
+//! - <https://github.com/torvalds/linux/commit/a46023d5616ed3ed781e56ca93400eb9490e3646>
+//! - <https://github.com/torvalds/linux/commit/16718274ee75d24a21b10ebc8998c48cc14a656a>
 
 use aya_ebpf::{
     bindings::BPF_RB_AVAIL_DATA,
@@ -15,12 +24,12 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
         generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_ringbuf_query},
     },
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::warn;
 use procid_common::{
-    event::{Header, Loss, kind},
+    event::{Header, Loss, Twice, kind},
     image::{Directory, FileState, ImageId, ImageRecord, flags, known},
     process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX, SCRIPT_MAX},
 };
@@ -31,7 +40,7 @@ use crate::{
     kernel::{Kptr, Object, Typed, is_set, offset, setting},
     maps::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
-        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost,
+        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, repeated,
     },
 };
 
@@ -40,10 +49,30 @@ use crate::{
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L255>
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
 
-#[btf_tracepoint(function = "sched_process_fork")]
+/// Which of a hook's two programs runs, and which scratch slot is its own.
+#[derive(Clone, Copy, PartialEq)]
+enum Run {
+    First = 0,
+    Second = 1,
+}
+
+/// Whether the first program has not come to the current task's exec, or exit.
+/// Counts that.
+#[inline(always)]
+fn is_left_to_second(hook: Twice) -> bool {
+    let Some(id) = image_of(Typed::current()) else {
+        return false;
+    };
+    let is_left = IMAGES.get_ptr(id).is_some() == (hook == Twice::Exit);
+    if is_left {
+        repeated(hook);
+    }
+    is_left
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
 pub(crate) fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    let child = Typed::of(ctx.arg::<*const u8>(1));
-    if try_fork(child).is_none() {
+    if try_fork(Typed::of(ctx.arg::<*const u8>(0))).is_none() {
         lost(Loss::Unreadable);
         warn!(&ctx, "fork: the child's task could not be read");
     }
@@ -87,7 +116,18 @@ fn try_fork(child: Typed) -> Option<()> {
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    if try_exec(Typed::of(ctx.arg::<*const u8>(2))).is_none() {
+    let bprm = Typed::of(ctx.arg::<*const u8>(2));
+    if try_exec(Some(bprm), Run::First).is_none() {
+        lost(Loss::Unreadable);
+        warn!(&ctx, "exec: the new image could not be read");
+    }
+    0
+}
+
+/// Is not told of a script.
+#[tracepoint(category = "sched", name = "sched_process_exec")]
+pub(crate) fn process_exec_again(ctx: TracePointContext) -> u32 {
+    if is_left_to_second(Twice::Exec) && try_exec(None, Run::Second).is_none() {
         lost(Loss::Unreadable);
         warn!(&ctx, "exec: the new image could not be read");
     }
@@ -95,11 +135,12 @@ pub(crate) fn process_exec(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_exec(bprm: Typed) -> Option<()> {
+fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
     let task = Typed::current();
-    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own slot; a program that would run inside another run
-    // of itself on the same CPU is skipped (and counted) by the kernel.
+    let scratch = EXEC_SCRATCH.get_ptr_mut(run as u32)?;
+    // SAFETY: this program's own slot on this CPU; a program that would run
+    // inside another run of itself on the same CPU is skipped (and counted) by
+    // the kernel.
     let scratch = unsafe { &mut *scratch };
     let id = image_of(task)?;
     // Every exec raises self_exec_id by one, and all threads of a group share
@@ -132,7 +173,9 @@ fn try_exec(bprm: Typed) -> Option<()> {
         scratch.event.sha256 = [0; 32];
     }
     describe(task, scratch, kind::EXEC)?;
-    describe_script(bprm, scratch)?;
+    if let Some(bprm) = bprm {
+        describe_script(bprm, scratch)?;
+    }
     let wake_up = if is_known(scratch) {
         scratch.event.image.flags |= flags::FILE_KNOWN;
         if ring_bytes() > RING_FULLISH {
@@ -365,6 +408,15 @@ pub(crate) fn process_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+#[tracepoint(category = "sched", name = "sched_process_exit")]
+pub(crate) fn process_exit_again(ctx: TracePointContext) -> u32 {
+    if group_is_dead() == Some(true) && is_left_to_second(Twice::Exit) && try_exit().is_none() {
+        lost(Loss::Unreadable);
+        warn!(&ctx, "exit: the task could not be read");
+    }
+    0
+}
+
 /// The tracepoint fires for every thread, for the leader perhaps first;
 /// `signal->live` has been counted down before it (`do_exit`), so that 0 says
 /// the group is dead. Two threads that end at once may both read 0: the reader
@@ -372,13 +424,19 @@ pub(crate) fn process_exit(ctx: BtfTracePointContext) -> i32 {
 ///
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L896>
 #[inline(always)]
-fn try_exit() -> Option<()> {
-    let task = Typed::current();
-    let signal = task.follow(offset!(task_signal))?;
+fn group_is_dead() -> Option<bool> {
+    let signal = Typed::current().follow(offset!(task_signal))?;
     let live: i32 = signal.read(offset!(signal_live))?;
-    if live != 0 {
+    Some(live == 0)
+}
+
+#[inline(always)]
+fn try_exit() -> Option<()> {
+    if !group_is_dead()? {
         return Some(());
     }
+    let task = Typed::current();
+    let signal = task.follow(offset!(task_signal))?;
     let id = image_of(task)?;
     let signal_flags: u32 = signal.read(offset!(signal_flags))?;
     // Both are read: one load at a place chosen by the flag would be one load

@@ -7,4 +7,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod backends;
+mod crowd;
 mod scripts;

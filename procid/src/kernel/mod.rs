@@ -5,6 +5,7 @@
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
+//! | [`losses`] | what the kernel side lost |
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
 //! | [`ring`] | the reading end of the ring buffer |
@@ -14,21 +15,18 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, RingBuf},
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
-use procid_common::{
-    event::Loss,
-    image::{FileState, flags, known},
-};
+use procid_common::image::{FileState, flags, known};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
@@ -44,12 +42,14 @@ use crate::{
 };
 use btf::KernelTypes;
 use hooks::{HOOKS, LENGTHS, Role};
+use losses::Losses;
 use uncovered::Sight;
 
 mod accounts;
 pub mod btf;
 mod hooks;
 mod iterate;
+mod losses;
 mod probe;
 mod ring;
 mod uncovered;
@@ -80,7 +80,7 @@ pub struct Kernel {
     report: Report,
     args: Args,
     clock: Array<MapData, u64>,
-    losses: PerCpuArray<MapData, u64>,
+    losses: Losses,
     known_files: HashMap<MapData, [u8; size_of::<FileState>()], u32>,
     inspector: Arc<iterate::Inspector>,
     tags: OwnedFd,
@@ -162,7 +162,7 @@ impl Kernel {
             .map_err(|error| AttachError::new(format!("the file iterator: {error}")))?;
         let mut kernel = Self {
             clock: take_map(&mut ebpf, "CLOCK")?,
-            losses: take_map(&mut ebpf, "LOSSES")?,
+            losses: Losses::take(&mut ebpf)?,
             known_files: take_map(&mut ebpf, "KNOWN_FILES")?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             tags: tags(&ebpf)?,
@@ -230,23 +230,7 @@ impl Kernel {
 
     /// Events lost by the kernel side so far, by cause.
     pub fn losses(&self) -> BTreeMap<&'static str, u64> {
-        let mut losses: BTreeMap<_, _> = Loss::ALL
-            .iter()
-            .filter_map(|&cause| {
-                let counts = self.losses.get(&(cause as u32), 0).ok()?;
-                let total: u64 = counts.iter().sum();
-                (total > 0).then_some((cause.name(), total))
-            })
-            .collect();
-        let skipped: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| recursion_misses(program.fd().ok()?.as_fd()))
-            .sum();
-        if skipped > 0 {
-            losses.insert("program-skipped", skipped);
-        }
-        losses
+        self.losses.so_far(&self.ebpf)
     }
 
     /// Tells the programs how far the wall clock is from boot time, and passes
@@ -493,17 +477,6 @@ fn take_map<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachErr
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| AttachError::new(format!("the eBPF object has no map {name}")))
-}
-
-/// How often the kernel skipped a program because it was already running on
-/// that CPU; it says so in the descriptor's fdinfo (5.12+).
-fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
-    let fd = program.as_raw_fd();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let value = info
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    value.trim().parse().ok()
 }
 
 /// The task iterator cannot read another process's memory: what it claims of

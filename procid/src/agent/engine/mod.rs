@@ -455,7 +455,7 @@ impl Engine {
             Item::Exec(id) => renderer.exec(&id, at_ns),
             Item::Exit(id, status) => renderer.exit(&id, status, at_ns),
             Item::Hash(id) => renderer.hash(&id, at_ns),
-            Item::Row(id) => renderer.image(&id),
+            Item::Row(id) => renderer.row(&id),
             Item::Opened(key) => {
                 renderer.connection(key, self.connections.get(&key)?, Telling::Opened)
             }

@@ -51,7 +51,16 @@ impl Renderer<'_> {
         self.image_record("hash", &["info"], id, at_ns)
     }
 
-    /// An image as it is known now: a row of the snapshot, or an answer.
+    /// A row of the snapshot. The exec itself may have been told since, where
+    /// the kernel was between the two when the row was read.
+    pub(in crate::agent) fn row(&self, id: &ImageId) -> Record {
+        let mut record = self.image(id);
+        record.procid.get_or_insert_default().provenance =
+            Some(provenance(Provenance::Snapshot).to_owned());
+        record
+    }
+
+    /// An image as it is known now: an answer.
     pub(in crate::agent) fn image(&self, id: &ImageId) -> Record {
         let image = self.images.get(id);
         let mut record = self.record(&Head {

@@ -30,8 +30,8 @@ pub(crate) use table::{HOOKS, LENGTHS};
 pub(crate) enum Attach {
     /// BTF-typed tracepoint.
     Tracepoint(&'static str),
-    /// Return of a system call, through tracefs.
-    SyscallExit(&'static str),
+    /// Category and name of a tracepoint, through tracefs.
+    Tracefs(&'static str, &'static str),
     CgroupSockAddr,
     CgroupSock,
     CgroupSkb(CgroupSkbAttachType),
@@ -97,7 +97,7 @@ impl Hook {
     pub(crate) fn program_type(&self) -> &'static str {
         match self.attach {
             Attach::Tracepoint(_) => "BPF_PROG_TYPE_TRACING",
-            Attach::SyscallExit(_) => "BPF_PROG_TYPE_TRACEPOINT",
+            Attach::Tracefs(..) => "BPF_PROG_TYPE_TRACEPOINT",
             Attach::CgroupSockAddr => "BPF_PROG_TYPE_CGROUP_SOCK_ADDR",
             Attach::CgroupSock => "BPF_PROG_TYPE_CGROUP_SOCK",
             Attach::CgroupSkb(_) => "BPF_PROG_TYPE_CGROUP_SKB",
@@ -137,10 +137,10 @@ impl Hook {
                 program.load(name, btf)?;
                 program.attach()?;
             }
-            Attach::SyscallExit(name) => {
+            Attach::Tracefs(category, name) => {
                 let program: &mut TracePoint = program.try_into()?;
                 program.load()?;
-                program.attach("syscalls", name)?;
+                program.attach(category, name)?;
             }
             Attach::CgroupSockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;
@@ -188,7 +188,7 @@ impl Refusal {
                 error.downcast_ref::<ProgramError>(),
                 Some(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }))
             ),
-            Attach::SyscallExit(name) => !tracefs_has("syscalls", name),
+            Attach::Tracefs(category, name) => !tracefs_has(category, name),
             _ => false,
         };
         Self {

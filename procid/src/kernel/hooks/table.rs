@@ -25,8 +25,8 @@ const fn stand_in(program: &'static str, name: &'static str, function: &'static 
 pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "process_fork",
-        name: "tp_btf/sched_process_fork",
-        attach: Attach::Tracepoint("sched_process_fork"),
+        name: "tp_btf/sched_wakeup_new",
+        attach: Attach::Tracepoint("sched_wakeup_new"),
         role: Role::Core,
         required: true,
         gives: "the birth of each process and who forked it",
@@ -44,6 +44,16 @@ pub(crate) const HOOKS: &[Hook] = &[
         since: "5.5",
     },
     Hook {
+        program: "process_exec_again",
+        name: "tracepoint/sched_process_exec",
+        attach: Attach::Tracefs("sched", "sched_process_exec"),
+        role: Role::Core,
+        required: false,
+        gives: "execs that the kernel does not show to the program on tp_btf",
+        without: "where tracepoints can be preempted, some execs are not seen",
+        since: "4.7",
+    },
+    Hook {
         program: "process_exit",
         name: "tp_btf/sched_process_exit",
         attach: Attach::Tracepoint("sched_process_exit"),
@@ -52,6 +62,16 @@ pub(crate) const HOOKS: &[Hook] = &[
         gives: "the end of each process",
         without: "ended images are never forgotten",
         since: "5.5",
+    },
+    Hook {
+        program: "process_exit_again",
+        name: "tracepoint/sched_process_exit",
+        attach: Attach::Tracefs("sched", "sched_process_exit"),
+        role: Role::Core,
+        required: false,
+        gives: "exits that the kernel does not show to the program on tp_btf",
+        without: "where tracepoints can be preempted, some exits are not seen",
+        since: "4.7",
     },
     Hook {
         program: "set_state",
@@ -116,7 +136,7 @@ pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "sys_exit_connect",
         name: "tracepoint/sys_exit_connect",
-        attach: Attach::SyscallExit("sys_exit_connect"),
+        attach: Attach::Tracefs("syscalls", "sys_exit_connect"),
         role: Role::Core,
         required: false,
         gives: "errors of connects that never became a TCP state, source of connected UDP",
@@ -126,7 +146,7 @@ pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "sys_exit_accept",
         name: "tracepoint/sys_exit_accept",
-        attach: Attach::SyscallExit("sys_exit_accept"),
+        attach: Attach::Tracefs("syscalls", "sys_exit_accept"),
         role: Role::Core,
         required: false,
         gives: "who accepts a connection",
@@ -136,7 +156,7 @@ pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "sys_exit_accept4",
         name: "tracepoint/sys_exit_accept4",
-        attach: Attach::SyscallExit("sys_exit_accept4"),
+        attach: Attach::Tracefs("syscalls", "sys_exit_accept4"),
         role: Role::Core,
         required: false,
         gives: "who accepts a connection",
@@ -146,7 +166,7 @@ pub(crate) const HOOKS: &[Hook] = &[
     Hook {
         program: "sys_exit_socket",
         name: "tracepoint/sys_exit_socket",
-        attach: Attach::SyscallExit("sys_exit_socket"),
+        attach: Attach::Tracefs("syscalls", "sys_exit_socket"),
         role: Role::Core,
         required: false,
         gives: "who makes a packet socket",

@@ -144,3 +144,29 @@ fn sockets_without_a_cookie_are_told_apart_and_not_kept() {
     assert!(told[0]["procid"]["unknown"]["procid.flow_id"].is_string());
     assert_eq!(engine.who(&Query::default()).len(), 1);
 }
+
+#[test]
+fn a_row_read_in_the_midst_of_an_exec_is_a_row_all_the_same() {
+    let mut engine = engine();
+    engine.start(vec![Event::TaskRow(exec(image(10), NOW))], Vec::new());
+    engine.event(Event::Exec(exec(image(10), NOW)));
+    hash_all(&mut engine, HASH);
+    let records = records(&mut engine);
+    let told: Vec<_> = records
+        .iter()
+        .filter(|record| record["event"]["action"] == "exec")
+        .map(|record| {
+            (
+                record["event"]["kind"].as_str(),
+                record["procid"]["provenance"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some("state"), Some("snapshot")),
+            (Some("event"), Some("live"))
+        ]
+    );
+}
