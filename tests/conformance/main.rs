@@ -26,6 +26,7 @@ mod told;
 mod watch;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     io::{self, Write as _},
     time::{SystemTime, UNIX_EPOCH},
@@ -117,52 +118,144 @@ impl Args {
 
 /// One backend's column of the table.
 fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
-    let watch = Watch::start(backend);
-    let mut runs = Vec::new();
-    for &path in paths {
-        if path.has_sizes() {
-            runs.extend(args.sizes.iter().map(|&size| watch.run(path, Some(size))));
-        } else {
-            runs.push(watch.run(path, None));
+    let mut column = Column::run(args, backend, paths);
+    for _ in 0..TRIES {
+        let again = column.left_by_skips(paths);
+        if again.is_empty() {
+            break;
         }
+        let names: Vec<_> = again.iter().map(Path::to_string).collect();
+        eprintln!("programs were skipped: once more {}", names.join(", "));
+        column.replace(Column::run(args, backend, &again));
     }
-    let (records, app) = watch.end(&runs);
-    let told = Told::new(&records, &app, &runs);
     let mut report = Report {
         is_quiet: args.json,
         ..Report::default()
     };
-    // What `auto` has come to.
-    let backend = records.ready().map_or_else(String::new, |ready| {
-        text(ready, "/procid/backend").into_owned()
-    });
-    for path in paths {
-        let name = path.to_string();
-        let of_path: Vec<&Run> = runs
-            .iter()
-            .filter(|run| run.path.to_string() == name && run.path.section == path.section)
-            .collect();
-        let cell = Cell {
-            path: name,
-            what: path.what,
-            section: path.section,
-            kernel: args.kernel(),
-            backend: backend.clone(),
-            cell: verdict(&told, path, &of_path),
-            bytes: of_path.iter().filter_map(|run| run.bytes).collect(),
-        };
-        report.take(&cell);
+    for cell in &column.cells {
+        report.take(cell);
         if args.json {
-            let mut line = serde_json::to_string(&cell)?;
+            let mut line = serde_json::to_string(cell)?;
             line.push('\n');
             io::stdout().lock().write_all(line.as_bytes())?;
         }
     }
+    let Column { backend, lost, .. } = column;
     eprintln!("{} {backend}: {report}", args.kernel());
-    if records.lost() > 0 {
-        bail!("{backend}: {} records lost", records.lost());
+    if !lost.is_empty() {
+        bail!("{backend}: records lost: {lost:?}");
     }
     report.result()
+}
+
+/// Times that paths are run again.
+const TRIES: usize = 3;
+
+/// What one agent saw.
+struct Column {
+    /// What `auto` has come to.
+    backend: String,
+    cells: Vec<Cell>,
+    /// Losses that should not have been, by cause.
+    lost: BTreeMap<String, u64>,
+    /// Runs of programs that the kernel skipped, as it is known to.
+    skipped: u64,
+}
+
+impl Column {
+    fn run(args: &Args, backend: &str, paths: &[Path]) -> Self {
+        let watch = Watch::start(backend);
+        let mut runs = Vec::new();
+        for &path in paths {
+            if path.has_sizes() {
+                runs.extend(args.sizes.iter().map(|&size| watch.run(path, Some(size))));
+            } else {
+                runs.push(watch.run(path, None));
+            }
+        }
+        let (records, app) = watch.end(&runs);
+        let told = Told::new(&records, &app, &runs);
+        let backend = records.ready().map_or_else(String::new, |ready| {
+            text(ready, "/procid/backend").into_owned()
+        });
+        let cells = paths.iter().map(|path| {
+            let name = path.to_string();
+            let of_path: Vec<&Run> = runs
+                .iter()
+                .filter(|run| run.path.to_string() == name && run.path.section == path.section)
+                .collect();
+            Cell {
+                path: name,
+                what: path.what,
+                section: path.section,
+                kernel: args.kernel(),
+                backend: backend.clone(),
+                cell: verdict(&told, path, &of_path),
+                bytes: of_path.iter().filter_map(|run| run.bytes).collect(),
+            }
+        });
+        let cells = cells.collect();
+        let mut lost = records.losses();
+        let skipped = if preempts_tracepoints() {
+            lost.remove("program-skipped").unwrap_or(0)
+        } else {
+            0
+        };
+        Self {
+            backend,
+            cells,
+            lost,
+            skipped,
+        }
+    }
+
+    /// Paths whose failure a skipped program explains. An image that is wrong
+    /// is explained by nothing.
+    fn left_by_skips(&self, paths: &[Path]) -> Vec<Path> {
+        let is_left = |cell: &&Cell| match &cell.cell {
+            Verdict::Failed(problems) => !problems
+                .iter()
+                .any(|problem| matches!(problem, Problem::WrongImage(_))),
+            _ => false,
+        };
+        if self.skipped == 0 {
+            return Vec::new();
+        }
+        let left: Vec<_> = self.cells.iter().filter(is_left).collect();
+        let is_left = |path: &Path| {
+            left.iter()
+                .any(|cell| cell.path == path.to_string() && cell.section == path.section)
+        };
+        paths.iter().filter(|path| is_left(path)).copied().collect()
+    }
+
+    /// Puts the cells of a later run in the place of the same paths' cells.
+    fn replace(&mut self, later: Self) {
+        self.skipped = later.skipped;
+        for (cause, count) in later.lost {
+            *self.lost.entry(cause).or_default() += count;
+        }
+        for cell in later.cells {
+            let mut cells = self.cells.iter_mut();
+            let same = |old: &&mut Cell| old.path == cell.path && old.section == cell.section;
+            if let Some(old) = cells.find(same) {
+                *old = cell;
+            }
+        }
+    }
+}
+
+/// Whether a program on a tracepoint can be preempted, and is then skipped for
+/// other tasks on its CPU: `sock_send_length` and `sock_recv_length` have no
+/// second program for that; see DESIGN.
+fn preempts_tracepoints() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let major = release
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok());
+    major.is_some_and(|major: u32| major >= 7)
 }
 
 /// How many cells are what.

@@ -141,10 +141,19 @@ impl Records {
 
     /// Records lost, all causes together.
     pub fn lost(&self) -> u64 {
-        self.of_action("loss")
-            .filter_map(|record| record.pointer("/procid/lost")?.as_object())
-            .flat_map(|causes| causes.values().filter_map(Value::as_u64))
-            .sum()
+        self.losses().values().sum()
+    }
+
+    /// Records lost, by cause.
+    pub fn losses(&self) -> BTreeMap<String, u64> {
+        let mut losses = BTreeMap::new();
+        let told = self
+            .of_action("loss")
+            .filter_map(|record| record.pointer("/procid/lost")?.as_object());
+        for (cause, count) in told.flatten() {
+            *losses.entry(cause.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        losses
     }
 
     /// `connect` and `send` records that are of this act.

@@ -41,28 +41,15 @@ pub(crate) fn second(load: Load) -> Result<()> {
     // Told while connecting, the kernel tries for the other end, which shares
     // the namespace, before that has accepted; told now, it opens one at once.
     std::thread::sleep(Duration::from_secs(1));
-    await_subflow(&socket, BETWEEN)?;
+    endpoint(BETWEEN)?;
+    await_subflow(&socket)?;
     converse(socket, already as u64, load, flow, peer)
 }
 
-/// The kernel tries each address once, and in vain where the two ends have not
-/// yet agreed on the connection: it is then told of it anew.
-fn await_subflow(socket: &OwnedFd, address: Ipv4Addr) -> Result<()> {
-    for _ in 0..10 {
-        add_endpoint(address)?;
-        if has_subflow(socket)? {
-            return Ok(());
-        }
-        remove_endpoint()?;
-    }
-    bail!("no second subflow in thirty seconds")
-}
-
-/// Whether a further subflow comes within three seconds.
-fn has_subflow(socket: &OwnedFd) -> Result<bool> {
+fn await_subflow(socket: &OwnedFd) -> Result<()> {
     const SOL_MPTCP: i32 = 284;
     const MPTCP_INFO: i32 = 1;
-    for _ in 0..300 {
+    for _ in 0..3000 {
         // `struct mptcp_info` begins with the number of further subflows.
         let mut info = [0_u8; 256];
         let mut length = info.len() as libc::socklen_t;
@@ -78,64 +65,43 @@ fn has_subflow(socket: &OwnedFd) -> Result<bool> {
         };
         result(returned as isize).context("MPTCP_INFO")?;
         if info[0] > 0 {
-            return Ok(true);
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(false)
+    bail!("no second subflow in thirty seconds")
 }
-
-/// The path manager's number of the endpoint.
-const ENDPOINT: u8 = 1;
 
 /// Tells the namespace's path manager of an address to open subflows from.
-fn add_endpoint(address: Ipv4Addr) -> Result<()> {
-    const ADD_ADDR: u8 = 1;
-    const SET_LIMITS: u8 = 5;
-    const SUBFLOW: u32 = 2;
-    let family = path_manager()?;
-    // Received addresses, and subflows.
-    let limits = [
-        attribute(2, &0_u32.to_ne_bytes()),
-        attribute(3, &1_u32.to_ne_bytes()),
-    ];
-    ask(family, SET_LIMITS, &limits.concat())?;
-    let endpoint = [
-        attribute(1, &(libc::AF_INET as u16).to_ne_bytes()),
-        attribute(2, &[ENDPOINT]),
-        attribute(3, &address.octets()),
-        attribute(6, &SUBFLOW.to_ne_bytes()),
-    ];
-    ask(family, ADD_ADDR, &nested(&endpoint.concat()))?;
-    Ok(())
-}
-
-fn remove_endpoint() -> Result<()> {
-    const DEL_ADDR: u8 = 2;
-    let endpoint = [
-        attribute(1, &(libc::AF_INET as u16).to_ne_bytes()),
-        attribute(2, &[ENDPOINT]),
-    ];
-    ask(path_manager()?, DEL_ADDR, &nested(&endpoint.concat()))?;
-    Ok(())
-}
-
-/// The generic netlink family of the path manager.
-fn path_manager() -> Result<u16> {
+fn endpoint(address: Ipv4Addr) -> Result<()> {
     const GENL_ID_CTRL: u16 = 16;
     const CTRL_CMD_GETFAMILY: u8 = 3;
     const CTRL_ATTR_FAMILY_ID: u16 = 1;
     const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+    const ADD_ADDR: u8 = 1;
+    const SET_LIMITS: u8 = 5;
+    const SUBFLOW: u32 = 2;
+    const NESTED: u16 = 0x8000;
     let name = attribute(CTRL_ATTR_FAMILY_NAME, b"mptcp_pm\0");
     let told = ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, &name)?;
     let family = find(&told, CTRL_ATTR_FAMILY_ID).context("no id of mptcp_pm")?;
-    Ok(u16::from_ne_bytes(family[..2].try_into()?))
-}
-
-/// The attributes of an endpoint as one attribute.
-fn nested(attributes: &[u8]) -> Vec<u8> {
-    const NESTED: u16 = 0x8000;
-    attribute(1 | NESTED, attributes)
+    let family = u16::from_ne_bytes(family[..2].try_into()?);
+    // Received addresses, and subflows. The other end, which shares the
+    // namespace, tries one too, in vain, and counts it: with a limit of 1 it
+    // may refuse ours meanwhile.
+    let limits = [
+        attribute(2, &0_u32.to_ne_bytes()),
+        attribute(3, &2_u32.to_ne_bytes()),
+    ];
+    ask(family, SET_LIMITS, &limits.concat())?;
+    let inner = [
+        attribute(1, &(libc::AF_INET as u16).to_ne_bytes()),
+        attribute(2, &[1]),
+        attribute(3, &address.octets()),
+        attribute(6, &SUBFLOW.to_ne_bytes()),
+    ];
+    ask(family, ADD_ADDR, &attribute(1 | NESTED, &inner.concat()))?;
+    Ok(())
 }
 
 /// An attribute of netlink, padded.
