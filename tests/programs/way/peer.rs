@@ -29,6 +29,7 @@ pub(crate) struct Spec {
     skip: usize,
     load: Load,
     tls: bool,
+    late: bool,
 }
 
 impl Spec {
@@ -43,6 +44,7 @@ impl Spec {
             skip: 0,
             load,
             tls: false,
+            late: false,
         }
     }
 
@@ -89,6 +91,12 @@ impl Spec {
         Self { skip, ..self }
     }
 
+    /// Accepts when the handshake is over, by all likelihood, where a
+    /// connection can be had before.
+    pub(crate) fn late(self) -> Self {
+        Self { late: true, ..self }
+    }
+
     pub(crate) fn tls(self) -> Self {
         Self { tls: true, ..self }
     }
@@ -109,6 +117,7 @@ impl Spec {
             command.args([option, &value]);
         }
         command.args(self.tls.then_some("--tls"));
+        command.args(self.late.then_some("--late"));
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -5,12 +5,15 @@ use std::{
     io::BufRead as _,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use procid_tests::{truth::print_line, way::Flow};
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     io::Errno,
     net::{
         RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, bind, listen, recv, recvfrom,
@@ -71,6 +74,9 @@ pub(crate) struct PeerProgram {
     /// With TLS in the kernel
     #[arg(long)]
     tls: bool,
+    /// Accept half a second after the connection has come
+    #[arg(long)]
+    late: bool,
 }
 
 impl PeerProgram {
@@ -92,6 +98,10 @@ impl PeerProgram {
         }
         listen(&socket, 8)?;
         print_line(&local(&socket).unwrap_or(self.at))?;
+        if self.late {
+            poll(&mut [PollFd::new(&socket, PollFlags::IN)], None)?;
+            thread::sleep(Duration::from_millis(500));
+        }
         let connection = accept_with(&socket, SocketFlags::CLOEXEC)?;
         set_socket_timeout(&connection, Timeout::Recv, Some(PATIENCE))?;
         set_socket_timeout(&connection, Timeout::Send, Some(PATIENCE))?;

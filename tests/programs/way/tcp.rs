@@ -86,7 +86,7 @@ pub(crate) fn fast_open(by: FastOpen, load: Load) -> Result<()> {
     netns::enter()?;
     // Client and server, neither with a cookie, every listener.
     netns::sysctl("ipv4/tcp_fastopen", "1543")?;
-    let peer = Spec::stream(LOOPBACK.parse()?, load).start()?;
+    let peer = Spec::stream(LOOPBACK.parse()?, load).late().start()?;
     let socket = tcp(peer.address)?;
     let first = super::payload::part(0, load.up.min(1024) as usize);
     let already = match by {
