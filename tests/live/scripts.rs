@@ -53,14 +53,7 @@ fn end(mut stage: Stage, mut program: Program) -> (Records, u32) {
 
 /// Waits until the script of that process is told of.
 fn wait_for_script(agent: &mut Agent, pid: u32) {
-    let is_told = agent.until(|records| {
-        let of_process = |record: &&Value| text(record, "/process/pid") == pid.to_string();
-        let mut told = records.all().iter().filter(of_process);
-        told.any(|record| {
-            let reason = text(record, "/procid/script/hash/reason");
-            record.pointer("/procid/script").is_some() && reason != "pending"
-        })
-    });
+    let is_told = agent.until(|records| records.script(pid).is_some());
     assert!(is_told, "no script of process {pid}");
 }
 
@@ -79,8 +72,7 @@ fn assert_names(stage: Stage, command: Command, path: &str, file: &Image) {
     let program = Program::spawn(&stage.cgroup, command);
     wait_for_script(&mut stage.agent, program.pid());
     let (records, pid) = end(stage, program);
-    let birth = *records.execs(pid).last().unwrap();
-    assert_named(birth, path, file);
+    assert_named(records.script(pid).unwrap(), path, file);
     let mut connects = records.of_action("connect");
     let of_process = |record: &&Value| text(record, "/process/pid") == pid.to_string();
     let connect = connects.find(of_process).unwrap();
@@ -159,7 +151,7 @@ fn names_stay_inside_the_root_of_the_process() {
     let program = Program::spawn(&stage.cgroup, command);
     wait_for_script(&mut stage.agent, program.pid());
     let (records, pid) = end(stage, program);
-    assert_named(records.execs(pid).last().unwrap(), "/link", &file);
+    assert_named(records.script(pid).unwrap(), "/link", &file);
 }
 
 /// The script is what was asked for; the interpreter of its interpreter runs.
@@ -231,15 +223,15 @@ fn a_script_that_deletes_itself() {
     }
     let records = stage.agent.stop();
     for (pid, file) in files {
-        let birth = *records.execs(pid).last().unwrap();
+        let told = records.script(pid).unwrap();
         assert_eq!(
-            text(birth, "/procid/script/path"),
+            text(told, "/procid/script/path"),
             file.path.to_str().unwrap()
         );
-        match &*text(birth, "/procid/script/hash/grade") {
-            "named" => assert_named(birth, file.path.to_str().unwrap(), &file),
+        match &*text(told, "/procid/script/hash/grade") {
+            "named" => assert_named(told, file.path.to_str().unwrap(), &file),
             _ => {
-                let reason = text(birth, "/procid/script/hash/reason");
+                let reason = text(told, "/procid/script/hash/reason");
                 assert!(["gone", "changed"].contains(&&*reason), "{reason}");
             }
         }

@@ -178,6 +178,17 @@ impl Records {
             .collect()
     }
 
+    /// The latest record of that process that names its script and says what
+    /// was found. Where the agent was slow, it is not the birth: that waits
+    /// 100 ms, and the script then comes with a `hash` record.
+    pub fn script(&self, pid: u32) -> Option<&Value> {
+        self.all.iter().rfind(|record| {
+            text(record, "/process/pid") == pid.to_string()
+                && record.pointer("/procid/script").is_some()
+                && text(record, "/procid/script/hash/reason") != "pending"
+        })
+    }
+
     /// `close` records of that flow.
     pub fn closes(&self, flow: &str) -> Vec<&Value> {
         self.of_action("close")

@@ -24,19 +24,20 @@ fn a_script_that_the_kernel_saw_is_verified() {
     child.wait().unwrap();
     assert!(stage.agent.until(|records| {
         let mut exits = records.of_action("exit");
-        exits.any(|exit| text(exit, "/process/pid") == pid.to_string())
+        let is_over = exits.any(|exit| text(exit, "/process/pid") == pid.to_string());
+        is_over && records.script(pid).is_some()
     }));
     let records = stage.agent.stop();
-    let birth = *records.execs(pid).last().unwrap();
+    let told = records.script(pid).unwrap();
     assert_eq!(
-        text(birth, "/procid/script/path"),
+        text(told, "/procid/script/path"),
         file.path.to_str().unwrap()
     );
-    assert_eq!(text(birth, "/procid/script/exe/inode"), file.file.inode);
-    assert_eq!(text(birth, "/procid/script/hash/grade"), "verified");
-    assert_eq!(text(birth, "/procid/script/hash/sha256"), file.sha256);
+    assert_eq!(text(told, "/procid/script/exe/inode"), file.file.inode);
+    assert_eq!(text(told, "/procid/script/hash/grade"), "verified");
+    assert_eq!(text(told, "/procid/script/hash/sha256"), file.sha256);
     assert_eq!(
-        text(birth, "/process/executable"),
+        text(told, "/process/executable"),
         stage.app.path.to_str().unwrap()
     );
 }

@@ -201,6 +201,14 @@ impl Engine {
 
     /// Takes in the end of a [`Work::Script`].
     pub fn script(&mut self, id: &ImageId) {
+        if self
+            .images
+            .get(id)
+            .is_some_and(|image| image.hash.is_pending())
+        {
+            // The answer to come is told with the script.
+            return;
+        }
         for id in self.told_pending.remove(id).unwrap_or_default() {
             self.push(Item::Hash(id), self.now_ns);
         }

@@ -100,3 +100,34 @@ fn a_record_waits_for_its_script_and_one_that_did_not_is_followed_by_word_of_it(
         assert_eq!(last["hash"]["grade"], "named");
     }
 }
+
+/// Each record of a late hash says what the hash is.
+#[test]
+fn word_of_a_script_waits_for_the_hash_of_its_interpreter() {
+    let mut engine = engine();
+    let mut facts = exec(image(10), NOW);
+    facts.script = Some(b"./x".to_vec());
+    engine.event(Event::Exec(facts));
+    engine.tick(NOW + HOLD_NS);
+    assert_eq!(actions(&records(&mut engine)), ["exec"]);
+    while let Some(work) = engine.next_work() {
+        if let Work::Script(request) = work {
+            request.script.settle(script::Found {
+                file: None,
+                hash: HASH,
+            });
+        }
+    }
+    engine.script(&image(10));
+    engine.tick(NOW + 3 * HOLD_NS);
+    assert_eq!(records(&mut engine).len(), 0);
+    engine.hash(Answer {
+        id: image(10),
+        hash: HASH,
+    });
+    let told = records(&mut engine);
+    assert_eq!(actions(&told), ["hash"]);
+    for pointer in ["/procid/hash/grade", "/procid/script/hash/grade"] {
+        assert_eq!(told[0].pointer(pointer).unwrap(), "verified");
+    }
+}
