@@ -8,6 +8,7 @@
 
 mod commands;
 mod connections;
+mod cut;
 mod elsewhere;
 mod files;
 mod flows;

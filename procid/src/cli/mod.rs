@@ -8,6 +8,7 @@
 //! | [`state_dir`] | where it keeps its state |
 //! | [`privilege`] | which capabilities it needs to attach and keeps after |
 //! | [`who`] | `procid who`: which image is speaking on a connection |
+//! | [`cut`] | `procid cut`: close a connection |
 //! | [`status`] | `procid status` |
 //! | [`doctor`] | `procid doctor` |
 //! | [`policy`] | `procid policy …` |
@@ -23,6 +24,7 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 pub mod config;
+pub mod cut;
 pub mod doctor;
 pub mod failure;
 pub mod output;
@@ -54,6 +56,7 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Who(who::Who),
+    Cut(cut::Cut),
     #[command(subcommand)]
     Policy(policy::Policy),
     Status(status::Status),
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(run) => run.execute(),
             Command::Who(who) => who.execute(),
+            Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),
             Command::Status(status) => status.execute(),
             Command::Doctor(doctor) => doctor.execute(),

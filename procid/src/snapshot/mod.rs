@@ -6,6 +6,7 @@
 //! | [`sockets`] | the socket tables of the network namespaces |
 //! | [`holders`] | the processes that hold descriptors of those sockets |
 //! | [`hashes`] | SHA-256 of the files that the holders run |
+//! | [`destroy`] | closing one of those sockets |
 //! | [`rows`] | the join of both, as records |
 //!
 //! What this cannot tell, and says so in `procid.unknown` and in the coverage:
@@ -21,6 +22,7 @@ use crate::{
     records::{Record, Uncovered},
 };
 
+pub mod destroy;
 pub mod hashes;
 pub mod holders;
 pub mod rows;

@@ -36,7 +36,23 @@ const NOBODY: &str = "no process holds a descriptor of it: it is the kernel's ow
 
 /// The records that answer a question, the last one being the coverage record.
 pub fn answer(query: &Query, snapshot: &Snapshot) -> Vec<Record> {
-    let now_ns = Offset::now().to_real(crate::identity::hash::settle::boot_now_ns());
+    let covered = Record {
+        procid: Some(Box::new(Procid {
+            coverage: Some(coverage(snapshot)),
+            ..Procid::default()
+        })),
+        ..Record::default()
+    };
+    let matching = matching(query, snapshot).into_iter();
+    matching
+        .map(|(_, record)| record)
+        .chain([covered])
+        .collect()
+}
+
+/// Each row and holder that match, and the record of both.
+pub fn matching<'a>(query: &Query, snapshot: &'a Snapshot) -> Vec<(&'a Row, Record)> {
+    let now_ns = now_ns();
     let writer = Writer::new(now_ns, snapshot);
     // Hashing takes long: not before everything else matches.
     let unhashed = Query {
@@ -44,7 +60,7 @@ pub fn answer(query: &Query, snapshot: &Snapshot) -> Vec<Record> {
         ..query.clone()
     };
     let mut hasher = Hasher::new();
-    let mut answer = Vec::new();
+    let mut matching = Vec::new();
     for row in &snapshot.rows {
         for holder in holders(row) {
             let mut record = writer.record(&row.socket, holder);
@@ -55,12 +71,15 @@ pub fn answer(query: &Query, snapshot: &Snapshot) -> Vec<Record> {
                 put_executable(&mut record, hasher.executable(holder));
             }
             if matches(query, &record, now_ns) {
-                answer.push(record);
+                matching.push((row, record));
             }
         }
     }
-    answer.push(coverage(now_ns, snapshot));
-    answer
+    matching
+}
+
+fn now_ns() -> i64 {
+    Offset::now().to_real(crate::identity::hash::settle::boot_now_ns())
 }
 
 /// Every row as records, hashes included.
@@ -105,19 +124,14 @@ fn matches(query: &Query, record: &Record, now_ns: i64) -> bool {
     })
 }
 
-fn coverage(now_ns: i64, snapshot: &Snapshot) -> Record {
-    Record {
-        procid: Some(Box::new(Procid {
-            coverage: Some(Coverage {
-                from: None,
-                to: rfc3339_ns(now_ns),
-                lost: BTreeMap::new(),
-                uncovered: snapshot.unseen.clone(),
-                provenance: "snapshot".to_owned(),
-            }),
-            ..Procid::default()
-        })),
-        ..Record::default()
+/// What was looked at, and what could not be.
+pub fn coverage(snapshot: &Snapshot) -> Coverage {
+    Coverage {
+        from: None,
+        to: rfc3339_ns(now_ns()),
+        lost: BTreeMap::new(),
+        uncovered: snapshot.unseen.clone(),
+        provenance: "snapshot".to_owned(),
     }
 }
 

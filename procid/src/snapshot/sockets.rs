@@ -9,7 +9,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -32,13 +32,15 @@ use rustix::{
 use crate::records::Uncovered;
 
 /// Room for one datagram of a dump: the kernel fills at most 32 KiB at once.
-const BUFFER: usize = 64 << 10;
+pub(super) const BUFFER: usize = 64 << 10;
 /// The kernel answers at once, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the kernel says of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFacts {
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u8,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u16,
     /// `TCP_ESTABLISHED`, …; 1 for a connected datagram socket.
@@ -46,6 +48,8 @@ pub struct SocketFacts {
     /// v4-mapped addresses are given as IPv4.
     pub source: (IpAddr, u16),
     pub destination: (IpAddr, u16),
+    /// Index of the interface that it is bound to; 0: none.
+    pub interface: u32,
     /// Owner of the socket.
     pub uid: u32,
     /// In sockfs, as `/proc/PID/fd` shows it; 0: no descriptor is left.
@@ -114,7 +118,38 @@ fn is_pid(name: &[u8]) -> bool {
 type Table = (Vec<SocketFacts>, Vec<Uncovered>);
 
 /// The table of another namespace.
-fn elsewhere(netns: u32, path: &PathBuf) -> io::Result<Table> {
+fn elsewhere(netns: u32, path: &Path) -> io::Result<Table> {
+    inside(netns, path, || {
+        let mut unseen = Vec::new();
+        let sockets = table(netns, &mut unseen)?;
+        Ok((sockets, unseen))
+    })
+}
+
+/// Does something in the network namespace of that number.
+///
+/// # Errors
+///
+/// There is no way into it, or what `act` fails with.
+pub(super) fn within<T: Send>(
+    netns: u32,
+    act: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    if netns == inode_of("/proc/self/ns/net")? {
+        return act();
+    }
+    match namespaces().get(&netns) {
+        Some(path) => inside(netns, path, act),
+        None => Err(io::Error::other("its network namespace is gone")),
+    }
+}
+
+/// Does something on a thread that `path` leads into another namespace.
+fn inside<T: Send>(
+    netns: u32,
+    path: &Path,
+    act: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     let file = File::open(path)?;
     if u32::try_from(fstat(&file)?.st_ino) != Ok(netns) {
         return Err(io::Error::other("its last process ended meanwhile"));
@@ -124,21 +159,25 @@ fn elsewhere(netns: u32, path: &PathBuf) -> io::Result<Table> {
             .name("procid-netns".to_owned())
             .spawn_scoped(scope, || {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-                let mut unseen = Vec::new();
-                let sockets = table(netns, &mut unseen)?;
-                Ok((sockets, unseen))
+                act()
             })?
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread that read it panicked")))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that entered it panicked")))
     })
 }
 
-/// The table of the namespace that this thread is in.
-fn table(netns: u32, unseen: &mut Vec<Uncovered>) -> io::Result<Vec<SocketFacts>> {
+/// A socket to ask the kernel with.
+pub(super) fn channel() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// The table of the namespace that this thread is in.
+fn table(netns: u32, unseen: &mut Vec<Uncovered>) -> io::Result<Vec<SocketFacts>> {
+    let socket = channel()?;
     let mut sockets = Vec::new();
     let tcp = StateFlags::all() - StateFlags::LISTEN;
     for (protocol, states) in [(IPPROTO_TCP, tcp), (IPPROTO_UDP, StateFlags::ESTABLISHED)] {
@@ -244,10 +283,12 @@ fn facts(response: &InetResponse, protocol: u8, netns: u32) -> SocketFacts {
         u64::from(u32::from_ne_bytes(bytes))
     };
     SocketFacts {
+        family: header.family,
         protocol: u16::from(protocol),
         state: u32::from(header.state),
         source: (id.source_address.to_canonical(), id.source_port),
         destination: (id.destination_address.to_canonical(), id.destination_port),
+        interface: id.interface_id,
         uid: header.uid,
         inode: u64::from(header.inode),
         cookie: half(4) << 32 | half(0),
