@@ -61,6 +61,10 @@ pub enum Loss {
     /// The map of sends and receives under way refused an entry: its bytes
     /// are in no flow.
     ActsFull = 7,
+    /// The ring of denials had no room: the call was denied all the same.
+    RingDenial = 8,
+    /// A table that a decision needs had no room: `on_overflow` decided.
+    PolicyOverflow = 9,
 }
 
 /// Hooks with a second program, for where the kernel skips the first: index
@@ -85,7 +89,7 @@ impl Twice {
 }
 
 impl Loss {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::RingProcess,
         Self::RingConnection,
         Self::ImagesFull,
@@ -94,6 +98,8 @@ impl Loss {
         Self::Unreadable,
         Self::ConnectsFull,
         Self::ActsFull,
+        Self::RingDenial,
+        Self::PolicyOverflow,
     ];
 
     /// The cause as records and `procid status` print it.
@@ -107,6 +113,8 @@ impl Loss {
             Self::Unreadable => "kernel-field-unreadable",
             Self::ConnectsFull => "connects-full",
             Self::ActsFull => "acts-full",
+            Self::RingDenial => "ring-full-denial",
+            Self::PolicyOverflow => "policy-overflow",
         }
     }
 }

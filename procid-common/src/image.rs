@@ -166,7 +166,20 @@ pub mod flags {
     pub const FILE_KNOWN: u32 = 1 << 14;
 }
 
-/// What the agent tells the kernel side of a file whose hash it knows.
+/// What the agent tells the kernel side of a state of a file whose hash it
+/// knows (map `KNOWN_FILES`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct KnownFile {
+    pub sha256: [u8; 32],
+    /// One of [`known`].
+    pub kind: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<KnownFile>() == 40);
+
+/// Kinds of known files.
 pub mod known {
     /// The agent need not see it run.
     pub const PLAIN: u32 = 0;

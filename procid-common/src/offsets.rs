@@ -100,6 +100,8 @@ offsets! {
     css_set_dfl_cgrp: Optional "css_set" ["dfl_cgrp"];
     cgroup_kn: Optional "cgroup" ["kn"];
     kernfs_node_id: Optional "kernfs_node" ["id"];
+    kernfs_node_name: Optional "kernfs_node" ["name"];
+    kernfs_node_parent: Optional "kernfs_node" ["__parent", "parent"];
 
     cred_uid: Required "cred" ["uid"];
     cred_gid: Required "cred" ["gid"];
@@ -124,6 +126,7 @@ offsets! {
     dentry_inode: Required "dentry" ["d_inode"];
     dentry_parent: Required "dentry" ["d_parent"];
     dentry_name: Required "dentry" ["d_name.name"];
+    dentry_hash_pprev: Required "dentry" ["d_hash.pprev"];
     dentry_name_len: Required "dentry" ["d_name.len"];
     vfsmount_root: Required "vfsmount" ["mnt_root"];
     vfsmount_flags: Required "vfsmount" ["mnt_flags"];

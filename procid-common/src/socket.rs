@@ -169,9 +169,34 @@ pub struct SocketTag {
     /// The flow whose destination on the wire was told.
     pub wired: u32,
     pub reserved: u32,
+    /// When flow `primary` began, nanoseconds since boot; 0: before the hooks.
+    pub since_ns: u64,
+    /// The last verdict on flow `primary` that let it pass.
+    pub judged: Judged,
 }
 
-const _: () = assert!(size_of::<SocketTag>() == 208);
+const _: () = assert!(size_of::<SocketTag>() == 280);
+
+/// What a verdict stands on: while all of it is as it was, so is the verdict.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Judged {
+    pub image: ImageId,
+    /// The policy in force: see [`crate::policy::active`]; 0: no verdict stands.
+    pub word: u64,
+    /// Nanoseconds since boot.
+    pub until_ns: u64,
+    /// Effective uid and gid, where the policy asks for one.
+    pub uid: u32,
+    pub gid: u32,
+    /// Id of the cgroup, where the policy asks for it.
+    pub cgroup: u64,
+    /// Bits of [`crate::policy::flags`]: what the policy asks for.
+    pub asks: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Judged>() == 64);
 
 /// The kernel side's own account of a datagram destination.
 #[repr(C)]
@@ -250,9 +275,19 @@ pub struct Attempt {
     pub hook: u32,
     /// Inode of the socket's network namespace.
     pub netns: u32,
+    /// Of the policy that judged it; 0: none did.
+    pub generation: u64,
+    /// One of [`crate::policy::verdict`].
+    pub verdict: u32,
+    /// The index of the rule that decided, or [`crate::policy::NO_RULE`].
+    pub rule: u32,
+    /// The first audit rule passed on the way, or [`crate::policy::NO_RULE`].
+    pub audit: u32,
+    /// 1: the rule turns on a hash that is not known.
+    pub unknown: u32,
 }
 
-const _: () = assert!(size_of::<Attempt>() == 200);
+const _: () = assert!(size_of::<Attempt>() == 224);
 
 /// [`crate::event::kind::OUTCOME`]: what became of an attempt.
 ///

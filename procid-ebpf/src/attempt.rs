@@ -2,10 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use procid_common::{
     event::{Loss, kind},
     image::ImageId,
+    policy::role,
     socket::{
         Address, Attempt, Close, Counts, DestinationState, Hook, Outcome, SocketKind, SocketTag,
         flags::{
@@ -22,6 +23,7 @@ use crate::{
     identity::{PF_IO_WORKER, PF_KTHREAD, describe_acting, image_of, task_flags},
     kernel::{Kptr, is_set, setting},
     maps::{CONNECTS, Connecting, EVENTS, NO_WAKEUP, emit, lost},
+    policy::{Judging, Question, judge, maps::DENIALS, role_in, still_stands},
     process::header,
     socket::{AF_INET, AF_INET6, IPPROTO_MPTCP},
     tag::{is_stream, key, settle_redial, tag_or_late},
@@ -37,30 +39,66 @@ pub(crate) struct Act {
     pub(crate) cookie: u64,
 }
 
-/// Records a connection attempt.
-#[inline(always)]
-pub(crate) fn connecting(sk: *mut c_void, act: &Act) {
-    let address = Kptr::of(sk);
-    let Some(tag) = tag_or_late(sk, act.cookie) else {
-        lost(Loss::TagMissing);
-        act_event(kind::ATTEMPT, address, act, None, 0, 0, [0; 16]);
-        return;
-    };
-    let task = Kptr::current();
-    if act.socket.protocol == IPPROTO_MPTCP && tag.flags & (CONNECTED | PENDING) == CONNECTED {
-        // A further subflow of what is connected: the kernel's own doing.
-        let flow = next_flow(tag);
-        act_event(
-            kind::ATTEMPT,
-            address,
-            act,
-            Some(tag),
-            flow,
-            SUBFLOW,
-            [0; 16],
-        );
-        return;
+impl Act {
+    /// `since_ns` as in [`Question`].
+    #[inline(always)]
+    pub(crate) fn question(&self, sk: Kptr, role: usize, since_ns: u64) -> Question {
+        Question {
+            destination: self.destination,
+            port: self.port,
+            sk,
+            socket: self.socket,
+            role,
+            since_ns,
+        }
     }
+}
+
+/// Judges a connection attempt and records it; false: it is denied.
+#[inline(always)]
+#[must_use]
+pub(crate) fn connecting(sk: *mut c_void, act: &Act) -> bool {
+    let address = Kptr::of(sk);
+    let mut tag = tag_or_late(sk, act.cookie);
+    // A further subflow of what is connected is the kernel's own doing.
+    let is_subflow = act.socket.protocol == IPPROTO_MPTCP
+        && tag
+            .as_ref()
+            .is_some_and(|tag| tag.flags & (CONNECTED | PENDING) == CONNECTED);
+    let judging = if is_subflow {
+        Judging::NONE
+    } else {
+        let role = tag.as_ref().map_or(role::OPENER, |tag| role_in(tag, true));
+        judge(|| act.question(address, role, 0))
+    };
+    let mut flow = 0;
+    if let Some(tag) = &mut tag {
+        flow = if is_subflow || judging.denies() {
+            next_flow(tag)
+        } else {
+            begin_connect(address, tag, act, &judging)
+        };
+    } else {
+        lost(Loss::TagMissing);
+    }
+    let bits = if is_subflow { SUBFLOW } else { 0 };
+    let kind = kind::ATTEMPT;
+    act_event(
+        kind,
+        address,
+        act,
+        tag.as_deref(),
+        flow,
+        bits,
+        [0; 16],
+        &judging,
+    );
+    !judging.denies()
+}
+
+/// Notes a connect that goes on, and returns its flow.
+#[inline(always)]
+fn begin_connect(address: Kptr, tag: &mut SocketTag, act: &Act, judging: &Judging) -> u32 {
     if is_stream(act.socket.protocol) {
         if tag.flags & PENDING != 0 && tag.primary != 0 {
             // The connect before this one ended without a word of its state.
@@ -76,12 +114,15 @@ pub(crate) fn connecting(sk: *mut c_void, act: &Act) {
         tag.destination = act.destination;
         tag.port = act.port;
         tag.flags |= CONNECTED;
+        // SAFETY: takes no argument.
+        tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
+        judging.keep(tag);
     } else {
         tag.redial = flow;
         tag.redial_destination = act.destination;
         tag.redial_port = act.port;
     }
-    tag.connector = image_of(task).unwrap_or(ImageId::UNKNOWN);
+    tag.connector = image_of(Kptr::current()).unwrap_or(ImageId::UNKNOWN);
     tag.user = tag.connector;
     if is_set(setting::SYS_EXIT) {
         let connect = Connecting {
@@ -97,36 +138,92 @@ pub(crate) fn connecting(sk: *mut c_void, act: &Act) {
             lost(Loss::ConnectsFull);
         }
     }
-    act_event(kind::ATTEMPT, address, act, Some(tag), flow, 0, [0; 16]);
+    flow
 }
 
-/// Records a datagram to a destination that is new to the socket, and in any
-/// case remembers where this one goes.
+/// Judges a datagram, and records one to a destination that is new to the
+/// socket, and in any case remembers where this one goes; false: it is denied.
 #[inline(always)]
-pub(crate) fn sending(sk: *mut c_void, act: &Act, source: Address) {
-    sending_by(bpf_get_current_pid_tgid(), sk, act, source);
-}
-
-/// The same for programs that cannot ask which thread (`me`) runs them.
-#[inline(always)]
-pub(crate) fn sending_by(me: u64, sk: *mut c_void, act: &Act, source: Address) {
+#[must_use]
+pub(crate) fn sending(sk: *mut c_void, act: &Act, source: Address) -> bool {
+    let me = bpf_get_current_pid_tgid();
     let address = Kptr::of(sk);
-    let Some(tag) = tag_or_late(sk, act.cookie) else {
+    let mut tag = tag_or_late(sk, act.cookie);
+    let mut role = role::OPENER;
+    let mut since_ns = 0;
+    if let Some(tag) = &mut tag {
+        settle_redial(address, tag);
+        if is_primary(tag, act) {
+            if still_stands(tag) {
+                begin_send_by(me, tag, None);
+                return true;
+            }
+            since_ns = tag.since_ns.max(1);
+        }
+        role = role_in(tag, false);
+    } else {
         lost(Loss::TagMissing);
-        act_event(kind::ATTEMPT, address, act, None, 0, SEND, source);
-        return;
-    };
-    settle_redial(address, tag);
-    if tag.primary != 0 && tag.port == act.port && tag.destination == act.destination {
+    }
+    let judging = judge(|| act.question(address, role, since_ns));
+    let mut flow = 0;
+    if let Some(tag) = &mut tag {
+        flow = if judging.denies() {
+            denied_flow(tag, act)
+        } else {
+            begin_send(me, tag, act, &judging)
+        };
+        if flow == NOT_NEW {
+            return true;
+        }
+    }
+    let kind = kind::ATTEMPT;
+    act_event(
+        kind,
+        address,
+        act,
+        tag.as_deref(),
+        flow,
+        SEND,
+        source,
+        &judging,
+    );
+    !judging.denies()
+}
+
+/// Whether an act is of flow `primary`.
+#[inline(always)]
+pub(crate) fn is_primary(tag: &SocketTag, act: &Act) -> bool {
+    tag.primary != 0 && tag.port == act.port && tag.destination == act.destination
+}
+
+/// The flow that a denied datagram is told of in.
+#[inline(always)]
+fn denied_flow(tag: &mut SocketTag, act: &Act) -> u32 {
+    if is_primary(tag, act) {
+        tag.primary
+    } else {
+        next_flow(tag)
+    }
+}
+
+/// No flow: the one that there is has been told.
+pub(crate) const NOT_NEW: u32 = u32::MAX;
+
+/// Notes where a datagram of thread `me` goes, and returns its flow if that is
+/// new, else [`NOT_NEW`].
+#[inline(always)]
+pub(crate) fn begin_send(me: u64, tag: &mut SocketTag, act: &Act, judging: &Judging) -> u32 {
+    if is_primary(tag, act) {
+        judging.keep(tag);
         begin_send_by(me, tag, None);
-        return;
+        return NOT_NEW;
     }
     let key = key(act.cookie, act.destination, act.port);
     let flow;
     if let Some(account) = account_of(tag, &key) {
         begin_send_by(me, tag, Some(&key));
         if account.flow != 0 {
-            return;
+            return NOT_NEW;
         }
         // It has heard from there, and answers now.
         flow = next_flow(tag);
@@ -140,6 +237,9 @@ pub(crate) fn sending_by(me: u64, sk: *mut c_void, act: &Act, source: Address) {
         tag.sent = 0;
         tag.received = 0;
         tag.flags |= PENDING;
+        // SAFETY: takes no argument.
+        tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
+        judging.keep(tag);
         begin_send_by(me, tag, None);
     } else {
         flow = next_flow(tag);
@@ -153,7 +253,39 @@ pub(crate) fn sending_by(me: u64, sk: *mut c_void, act: &Act, source: Address) {
     }
     tag.flags |= PENDING_SOURCE;
     remember_user(tag);
-    act_event(kind::ATTEMPT, address, act, Some(tag), flow, SEND, source);
+    flow
+}
+
+/// Judges a send on flow `primary` that passes no other hook; a denied one is
+/// recorded. False: it is denied.
+#[inline(always)]
+#[must_use]
+pub(crate) fn speaking(sk: Kptr, tag: &mut SocketTag, hook: Hook) -> bool {
+    if still_stands(tag) {
+        return true;
+    }
+    let mut act = act_of_sock(sk, tag.cookie, hook);
+    if tag.primary != 0 {
+        act.destination = tag.destination;
+        act.port = tag.port;
+    }
+    let judging = judge(|| act.question(sk, role_in(tag, false), tag.since_ns.max(1)));
+    if judging.denies() {
+        let flow = tag.primary;
+        act_event(
+            kind::ATTEMPT,
+            sk,
+            &act,
+            Some(tag),
+            flow,
+            SEND,
+            [0; 16],
+            &judging,
+        );
+        return false;
+    }
+    judging.keep(tag);
+    true
 }
 
 /// Two threads that use one socket never get the same number.
@@ -184,6 +316,10 @@ pub(crate) fn act_of_sock(sk: Kptr, cookie: u64, hook: Hook) -> Act {
 /// Tells of an act of the current task on a socket. `bits` go into the
 /// event's flags; `source` where the message names one.
 #[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a struct of them would be on the stack twice"
+)]
 pub(crate) fn act_event(
     kind: u32,
     sk: Kptr,
@@ -192,6 +328,7 @@ pub(crate) fn act_event(
     flow: u32,
     bits: u32,
     source: Address,
+    judging: &Judging,
 ) {
     let task = Kptr::current();
     let task_flags = task_flags(task);
@@ -199,8 +336,15 @@ pub(crate) fn act_event(
         lost(Loss::Unreadable);
         return;
     };
-    let Some(mut entry) = EVENTS.reserve_untyped::<Attempt>(0) else {
-        lost(Loss::RingConnection);
+    let (entry, cause) = if judging.denies() {
+        let entry = DENIALS.reserve_untyped::<Attempt>(0);
+        (entry, Loss::RingDenial)
+    } else {
+        let entry = EVENTS.reserve_untyped::<Attempt>(0);
+        (entry, Loss::RingConnection)
+    };
+    let Some(mut entry) = entry else {
+        lost(cause);
         return;
     };
     // SAFETY: every field is written below before the entry is submitted; an
@@ -239,6 +383,7 @@ pub(crate) fn act_event(
     event.destination_port = act.port;
     event.flow = flow;
     event.hook = act.hook as u32;
+    judging.tell(event);
     if describe_acting(task, &mut event.actor).is_some() {
         entry.submit(NO_WAKEUP);
     } else {

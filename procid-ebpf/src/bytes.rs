@@ -33,6 +33,7 @@ use crate::{
     custody::{adopt, is_watched, remember_user, used, used_untagged},
     kernel::{Kptr, Object as _, Typed, offset},
     maps::{ACTS, DESTINATIONS, SCANS, lost},
+    policy::Judging,
     socket::{AF_INET, AF_INET6, AF_PACKET},
     tag::{is_stream, key, settle_redial, tag_of, tag_or_late},
 };
@@ -415,7 +416,16 @@ fn packet_sent(sk: *mut c_void, ret: i32, hook: Hook) {
         }
         remember_user(tag);
         let act = act_of_sock(address, tag.cookie, hook);
-        act_event(kind::ATTEMPT, address, &act, Some(tag), flow, SEND, [0; 16]);
+        act_event(
+            kind::ATTEMPT,
+            address,
+            &act,
+            Some(tag),
+            flow,
+            SEND,
+            [0; 16],
+            &Judging::NONE,
+        );
         let error = if ret < 0 { -ret } else { 0 };
         tell(tag.cookie, flow, [0; 16], 0, error, hook);
     }

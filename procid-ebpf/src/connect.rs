@@ -21,6 +21,7 @@ use crate::{
     attempt::{Act, connecting, tell},
     kernel::{Kptr, is_set, offset, setting},
     maps::CONNECTS,
+    policy::{cgroup_word, lsm_word},
     socket::{
         AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, SOCK_RAW,
         SOCK_STREAM, from_words, mapped,
@@ -28,31 +29,26 @@ use crate::{
     tag::{is_stream, process_side},
 };
 
-/// A cgroup program's word for "go on".
-const ALLOW: i32 = 1;
-
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    connect(addr, Hook::Connect4, mapped(addr.user_ip4));
-    ALLOW
+    cgroup_word(connect(addr, Hook::Connect4, mapped(addr.user_ip4)))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    connect(addr, Hook::Connect6, user_ip6(addr));
-    ALLOW
+    cgroup_word(connect(addr, Hook::Connect6, user_ip6(addr)))
 }
 
 /// An MPTCP socket connects through a subflow, a socket of the kernel's own:
 /// the act is one of the socket that the process holds.
 #[inline(always)]
-fn connect(addr: &bpf_sock_addr, hook: Hook, destination: Address) {
+fn connect(addr: &bpf_sock_addr, hook: Hook, destination: Address) -> bool {
     let Some((sk, mut act)) = act_of(addr, hook, destination) else {
-        return;
+        return true;
     };
     let is_subflow = Kptr::of(sk).sock_is_subflow();
     let whole = process_side(sk, is_subflow);
@@ -61,7 +57,7 @@ fn connect(addr: &bpf_sock_addr, hook: Hook, destination: Address) {
         act.cookie = whole.sock_cookie();
         act.socket = whole.sock_kind();
     }
-    connecting(whole, &act);
+    connecting(whole, &act)
 }
 
 /// The verifier wants each word of the context read by itself.
@@ -129,6 +125,7 @@ pub(crate) fn lsm_act_of(
 /// tells only of sockets whose connect passes none of them: it does not see
 /// Fast Open, and sees an io_uring connect twice.
 #[lsm(hook = "socket_connect")]
+#[inline(always)]
 pub(crate) fn lsm_connect(ctx: LsmContext) -> i32 {
     let before: i32 = ctx.arg(3);
     if before != 0 {
@@ -136,8 +133,7 @@ pub(crate) fn lsm_connect(ctx: LsmContext) -> i32 {
     }
     let socket: *const u8 = ctx.arg(0);
     let address: *const u8 = ctx.arg(1);
-    lsm_connecting(socket, Kptr::of(address));
-    0
+    lsm_word(lsm_connecting(socket, Kptr::of(address)))
 }
 
 /// Whether the LSM hooks tell of this socket's acts.
@@ -154,24 +150,25 @@ pub(crate) fn lsm_tells(socket: SocketKind) -> bool {
 const SS_UNCONNECTED: u32 = 1;
 
 #[inline(always)]
-fn lsm_connecting(socket: *const u8, address: Kptr) {
+fn lsm_connecting(socket: *const u8, address: Kptr) -> bool {
     if address.read(0) == Some(AF_UNSPEC) {
-        return; // a disconnect
+        return true; // a disconnect
     }
     let Some(sk) = internet_sk(socket) else {
-        return;
+        return true;
     };
     let at = Kptr::of(sk);
     let socket_kind = at.sock_kind();
     if !lsm_tells(socket_kind) {
-        return;
+        return true;
     }
     let state: u32 = Kptr::of(socket).read(offset!(socket_state)).unwrap_or(0);
     if socket_kind.sock_type == SOCK_STREAM && state != SS_UNCONNECTED {
-        return;
+        return true;
     }
-    if let Some(act) = lsm_act_of(sk, Hook::LsmConnect, socket_kind, address) {
-        connecting(sk, &act);
+    match lsm_act_of(sk, Hook::LsmConnect, socket_kind, address) {
+        Some(act) => connecting(sk, &act),
+        None => true,
     }
 }
 

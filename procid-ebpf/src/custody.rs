@@ -21,6 +21,7 @@ use crate::{
     identity::{PF_KTHREAD, current_image, image_of, task_flags},
     kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
+    policy::Judging,
     socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
     tag::{tag_accepted, tag_of, tag_or_late},
 };
@@ -69,7 +70,16 @@ pub(crate) fn used(sk: Kptr, tag: &mut SocketTag, flow: u32, hook: Hook) {
     tag.user = image;
     if is_new {
         let act = act_of_sock(sk, tag.cookie, hook);
-        act_event(kind::USE, sk, &act, Some(tag), flow, 0, [0; 16]);
+        act_event(
+            kind::USE,
+            sk,
+            &act,
+            Some(tag),
+            flow,
+            0,
+            [0; 16],
+            &Judging::NONE,
+        );
     }
 }
 
@@ -238,5 +248,14 @@ pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
 #[inline(always)]
 fn accepted(sk: Kptr, cookie: u64, hook: Hook) {
     let act = act_of_sock(sk, cookie, hook);
-    act_event(kind::ACCEPT, sk, &act, None, 1, ACCEPTED, [0; 16]);
+    act_event(
+        kind::ACCEPT,
+        sk,
+        &act,
+        None,
+        1,
+        ACCEPTED,
+        [0; 16],
+        &Judging::NONE,
+    );
 }

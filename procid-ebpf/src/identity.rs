@@ -73,7 +73,7 @@ fn optional<O: Object>(task: O, offset: usize) -> u32 {
 /// The task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id` has
 /// it, but of any task; 0 when unknown.
 #[inline(always)]
-fn cgroup_of<O: Object>(task: O) -> u64 {
+pub(crate) fn cgroup_of<O: Object>(task: O) -> u64 {
     let absent = ABSENT as usize;
     if offset!(task_cgroups) == absent
         || offset!(css_set_dfl_cgrp) == absent

@@ -24,6 +24,7 @@
 //! | socket facts | [`socket`] |
 //! | the socket tag | [`tag`] |
 //! | attempts and their outcomes | [`attempt`] |
+//! | whether an act is allowed | [`policy`] |
 //! | maps | [`maps`] |
 #![no_std]
 #![no_main]
@@ -51,6 +52,7 @@ mod lifetime;
 mod maps;
 mod measure;
 mod packet;
+mod policy;
 mod process;
 mod send;
 mod socket;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use procid_common::{
     event::{Loss, Twice},
-    image::{FileState, ImageId, ImageRecord},
+    image::{FileState, ImageId, ImageRecord, KnownFile},
     process::{ARGS_MAX, Exec, Fork, PATH_MAX, SCRIPT_MAX},
     socket::{DestinationKey, DestinationState, SocketTag},
 };
@@ -89,10 +89,9 @@ pub(crate) static MEASUREMENTS: LruHashMap<FileState, [u8; 32], 8_192> = LruHash
 
 /// States of files whose hash the agent has in its cache, or is given by the
 /// kernel: it need not be woken to open them. It puts in none that was
-/// unsettled. Value: one of
-/// [`procid_common::image::known`].
+/// unsettled.
 #[btf_map]
-pub(crate) static KNOWN_FILES: LruHashMap<FileState, u32, 8_192> = LruHashMap::new();
+pub(crate) static KNOWN_FILES: LruHashMap<FileState, KnownFile, 8_192> = LruHashMap::new();
 
 /// The file that execve(2) was given, by the address of the task, on its way
 /// to the exec event, should it be a script.

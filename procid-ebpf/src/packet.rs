@@ -13,24 +13,28 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    helpers::{
+        bpf_ktime_get_boot_ns,
+        generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    },
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
 use procid_common::{
-    event::kind,
+    event::{Loss, kind},
     socket::{
         Address, Hook, SocketTag,
-        flags::{CONNECTED, KERNEL, MANY_PEERS, OTHERS, PENDING, PENDING_SOURCE},
+        flags::{CONNECTED, KERNEL, MANY_PEERS, OTHERS, PENDING, PENDING_SOURCE, SEND},
     },
 };
 
 use crate::{
-    attempt::{Act, act_event, closed, next_flow, sending_by, tell, wired},
+    attempt::{Act, NOT_NEW, act_event, begin_send, closed, is_primary, next_flow, tell, wired},
     bytes::begin_send_by,
     identity::{image_of, thread_of},
     kernel::Kptr,
-    maps::{ACTS, DESTINATIONS},
+    maps::{ACTS, DESTINATIONS, lost},
+    policy::{cgroup_word, judge, role_in, still_stands},
     socket::{
         IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW,
         TCP_ESTABLISHED, counts, is_any, mapped,
@@ -42,20 +46,22 @@ use crate::{
 const ALLOW: i32 = 1;
 
 /// The ends of a packet.
+#[derive(Clone, Copy)]
+#[repr(C)]
 struct Ends {
     source: Address,
     destination: Address,
     /// Host order; 0 for protocols without ports.
     source_port: u32,
     port: u32,
-    /// It carries a source route, perhaps.
-    routed: bool,
+    /// 1: it carries a source route, perhaps.
+    routed: u32,
 }
 
 #[cgroup_skb]
+#[inline(always)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    let _ = try_egress(&ctx);
-    ALLOW
+    cgroup_word(try_egress(&ctx).unwrap_or(true))
 }
 
 #[cgroup_skb]
@@ -103,8 +109,16 @@ fn routed(ctx: &SkBuffContext) -> Option<(u8, bool)> {
     Some((first, routed))
 }
 
+/// The verifier is to know nothing of how they were found: it would follow what
+/// comes after once for each way.
 #[inline(always)]
 fn ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
+    let ends = find_ends(ctx, protocol)?;
+    Kptr(&raw const ends as u64).read(0)
+}
+
+#[inline(always)]
+fn find_ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
     let (first, routed) = routed(ctx)?;
     let (source, destination, header) = if first >> 4 == 4 {
         let source: u32 = ctx.load(12).ok()?;
@@ -119,7 +133,7 @@ fn ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
         destination,
         source_port: 0,
         port: 0,
-        routed,
+        routed: u32::from(routed),
     };
     if protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE {
         if first >> 4 != 4 && routed {
@@ -132,12 +146,12 @@ fn ends(ctx: &SkBuffContext, protocol: u16) -> Option<Ends> {
     Some(ends)
 }
 
+/// False: the packet is denied.
 #[inline(always)]
-fn try_egress(ctx: &SkBuffContext) -> Option<()> {
-    let (sk, sock_type, protocol) = socket_of(ctx)?;
+fn try_egress(ctx: &SkBuffContext) -> Option<bool> {
+    let (sk, sock_type, mut protocol) = socket_of(ctx)?;
     if sock_type == u32::from(SOCK_RAW) {
-        speak(ctx, sk, &ends(ctx, 0)?);
-        return Some(());
+        protocol = 0; // no ports
     }
     match protocol {
         IPPROTO_TCP => {
@@ -147,6 +161,7 @@ fn try_egress(ctx: &SkBuffContext) -> Option<()> {
                 let flow = tag.primary;
                 tell_wire(tag, flow, tag.destination, &ends(ctx, protocol)?);
             }
+            None
         }
         IPPROTO_UDP => {
             let tag = tag_of(sk)?;
@@ -159,14 +174,14 @@ fn try_egress(ctx: &SkBuffContext) -> Option<()> {
                     tell_wire(tag, flow, tag.destination, &ends(ctx, protocol)?);
                 }
             }
+            None
         }
-        IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE => {
-            speak(ctx, sk, &ends(ctx, protocol)?);
+        0 | IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE => {
+            Some(speak(ctx, sk, &ends(ctx, protocol)?))
         }
         // Others send in softirq context, in anyone's name.
-        _ => {}
+        _ => None,
     }
-    Some(())
 }
 
 /// The first datagram of a flow shows its source.
@@ -217,18 +232,18 @@ fn tell_source(tag: &mut SocketTag, ends: &Ends) {
 /// address on the wire another one than was asked for.
 #[inline(always)]
 fn tell_wire(tag: &mut SocketTag, flow: u32, asked: Address, ends: &Ends) {
-    if ends.routed || is_any(&asked) {
+    if ends.routed != 0 || is_any(&asked) {
         wired(tag, flow, asked, ends.destination, Hook::Egress);
     }
 }
 
 /// A packet of a socket whose sends pass no other hook.
 #[inline(always)]
-fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) {
+fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) -> bool {
     let address = Kptr::of(sk);
     // The kernel's own answers (ICMP errors, echo replies) are nobody's flow.
     if address.sock_is_kernels() {
-        return;
+        return true;
     }
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
@@ -240,56 +255,74 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) {
         cookie,
     };
     let me = thread_of(Kptr::current());
-    if address.sock_state() != TCP_ESTABLISHED {
-        sending_by(me, sk, &act, ends.source);
-        tell_sent(sk, ends);
-        return;
-    }
     let Some(tag) = tag_or_late(sk, cookie) else {
-        return;
+        lost(Loss::TagMissing);
+        return true;
     };
     settle_redial(address, tag);
-    let is_new = tag.flags & CONNECTED == 0
-        || (!ends.routed && tag.destination != ends.destination)
-        || tag.port != ends.port;
-    if is_new {
-        // Its connect(2) passed no hook: the first packet tells of it.
-        if tag.flags & CONNECTED != 0 {
-            closed(cookie, tag.primary, Hook::Redial, counts(address, tag));
-        }
-        tag.primary = next_flow(tag);
-        tag.destination = ends.destination;
-        tag.port = ends.port;
-        tag.sent = 0;
-        tag.received = 0;
-        tag.flags |= CONNECTED;
-        if let Some(image) = image_of(Kptr::current()) {
-            tag.connector = image;
-            tag.user = image;
-        }
-        let flow = tag.primary;
-        act_event(
-            kind::ATTEMPT,
-            address,
-            &act,
-            Some(tag),
-            flow,
-            0,
-            ends.source,
-        );
-        tell(cookie, flow, ends.source, ends.source_port, 0, Hook::Egress);
+    let is_connected = address.sock_state() == TCP_ESTABLISHED;
+    let is_told = if is_connected {
+        tag.flags & CONNECTED != 0
+            && (ends.routed != 0 || tag.destination == ends.destination)
+            && tag.port == ends.port
+    } else {
+        is_primary(tag, &act)
+    };
+    if is_told && still_stands(tag) {
+        begin_send_by(me, tag, None);
+        return true;
     }
-    begin_send_by(me, tag, None);
+    let since_ns = if is_told { tag.since_ns.max(1) } else { 0 };
+    let role = role_in(tag, is_connected && !is_told);
+    let judging = judge(|| act.question(address, role, since_ns));
+    let denied = judging.denies();
+    let flow = if denied {
+        if is_told { tag.primary } else { next_flow(tag) }
+    } else if is_told {
+        judging.keep(tag);
+        begin_send_by(me, tag, None);
+        return true;
+    } else if is_connected {
+        // Its connect(2) passed no hook: the first packet tells of it.
+        begin_connected(address, tag, ends, cookie);
+        judging.keep(tag);
+        begin_send_by(me, tag, None);
+        tag.primary
+    } else {
+        begin_send(me, tag, &act, &judging)
+    };
+    if flow == NOT_NEW {
+        return true;
+    }
+    let bits = if is_connected && !is_told { 0 } else { SEND };
+    let source = ends.source;
+    let kind = kind::ATTEMPT;
+    act_event(kind, address, &act, Some(tag), flow, bits, source, &judging);
+    if !denied {
+        tag.flags &= !(PENDING | PENDING_SOURCE);
+        tell(cookie, flow, source, ends.source_port, 0, Hook::Egress);
+    }
+    !denied
 }
 
-/// The new flow of a packet that is on its way has succeeded.
+/// Notes a connection that its first packet tells of.
 #[inline(always)]
-fn tell_sent(sk: *mut c_void, ends: &Ends) {
-    let Some(tag) = tag_of(sk) else { return };
-    if tag.flags & PENDING_SOURCE == 0 {
-        return;
+fn begin_connected(sk: Kptr, tag: &mut SocketTag, ends: &Ends, cookie: u64) {
+    if tag.flags & CONNECTED != 0 {
+        closed(cookie, tag.primary, Hook::Redial, counts(sk, tag));
     }
-    tell_source(tag, ends);
+    tag.primary = next_flow(tag);
+    tag.destination = ends.destination;
+    tag.port = ends.port;
+    tag.sent = 0;
+    tag.received = 0;
+    tag.flags |= CONNECTED;
+    if let Some(image) = image_of(Kptr::current()) {
+        tag.connector = image;
+        tag.user = image;
+    }
+    // SAFETY: takes no argument.
+    tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
 }
 
 /// Whether a socket hears of one peer or of several: where it is not connected,

@@ -42,6 +42,10 @@ use crate::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
         RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, repeated,
     },
+    policy::{
+        maps::IMAGE_HASHES,
+        subject::{forget, inherit},
+    },
 };
 
 /// `SIGNAL_GROUP_EXIT`: the group was ended as a whole and
@@ -94,6 +98,7 @@ fn try_fork(child: Typed) -> Option<()> {
     image.id = image_of(child)?;
     image.parent = current_image()?;
     image.previous = ImageId::UNKNOWN;
+    let (image_id, image_parent) = (image.id, image.parent);
     image.exe = FileState::default();
     image.fs_magic = 0;
     image.flags = flags::FORKED | flags::NO_EXE;
@@ -110,6 +115,11 @@ fn try_fork(child: Typed) -> Option<()> {
     }
     describe_actor(child, &mut fork.actor)?;
     remember(&fork.image);
+    if let Some(hash) = IMAGE_HASHES.get_ptr(image_parent) {
+        // SAFETY: a map value, written once.
+        let _ = IMAGE_HASHES.insert(image_id, unsafe { &*hash }, 0);
+    }
+    inherit(image_parent, image_id, true);
     emit::<Fork>(fork, Loss::RingProcess);
     Some(())
 }
@@ -188,6 +198,16 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
     };
     let _ = IMAGES.remove(previous);
     remember(&scratch.event.image);
+    if scratch.event.hashed != 0 {
+        remember_hash(id, &scratch.event.sha256);
+    } else if let Some(known) = KNOWN_FILES.get_ptr(scratch.event.image.exe) {
+        // SAFETY: a map value, written whole by the agent.
+        remember_hash(id, unsafe { &(*known).sha256 });
+    }
+    if run == Run::First {
+        inherit(previous, id, false);
+    }
+    forget(previous);
     output_exec(scratch, wake_up);
     Some(())
 }
@@ -209,8 +229,8 @@ fn is_known(scratch: &ExecScratch) -> bool {
         return false;
     }
     match KNOWN_FILES.get_ptr(event.image.exe) {
-        // SAFETY: the value is one aligned word.
-        Some(known) if unsafe { *known } == known::INTERPRETER => {
+        // SAFETY: a map value, written whole by the agent.
+        Some(known) if unsafe { (*known).kind } == known::INTERPRETER => {
             !is_set(setting::ARGS) || runs_command(scratch)
         }
         Some(_) => true,
@@ -449,6 +469,7 @@ fn try_exit() -> Option<()> {
         exit_code
     };
     let _ = IMAGES.remove(id);
+    forget(id);
     emit(
         &Exit {
             header: header::<Exit>(kind::EXIT),
@@ -459,6 +480,13 @@ fn try_exit() -> Option<()> {
         Loss::RingProcess,
     );
     Some(())
+}
+
+#[inline(always)]
+fn remember_hash(image: ImageId, sha256: &[u8; 32]) {
+    if IMAGE_HASHES.insert(image, sha256, 0).is_err() {
+        lost(Loss::PolicyOverflow);
+    }
 }
 
 #[inline(always)]

@@ -7,21 +7,24 @@
 //!
 //! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/udp.c#L1149>
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_socket_cookie},
     macros::{cgroup_sock_addr, lsm},
     programs::{LsmContext, SockAddrContext},
 };
-use procid_common::socket::{Address, Hook};
+use procid_common::socket::{Address, Hook, flags::CONNECTED};
 
 use crate::{
-    attempt::{connecting, sending},
+    attempt::{connecting, sending, speaking},
     bytes::begin_receive_by,
-    connect::{act_of, internet_sk, lsm_act_of, lsm_tells, user_ip6},
+    connect::{act_of, lsm_act_of, lsm_tells, typed_sk, user_ip6},
     kernel::{Kptr, offset},
-    socket::{SOCK_STREAM, TCP_CLOSE, mapped},
-    tag::{is_stream, key, tag_of},
+    policy::{cgroup_word, is_any_in_force, lsm_word},
+    socket::{AF_INET, AF_INET6, AF_PACKET, SOCK_STREAM, TCP_CLOSE, mapped},
+    tag::{is_stream, key, settle_redial, tag_of, tag_or_late},
 };
 
 /// A cgroup program's word for "go on".
@@ -35,24 +38,27 @@ pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
         0 => [0; 16],
         v4 => mapped(v4),
     };
-    if let Some((sk, act)) = act_of(addr, Hook::Sendmsg4, mapped(addr.user_ip4)) {
-        sending(sk, &act, source);
-    }
-    ALLOW
+    cgroup_word(match act_of(addr, Hook::Sendmsg4, mapped(addr.user_ip4)) {
+        Some((sk, act)) => sending(sk, &act, source),
+        None => true,
+    })
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let addr = unsafe { &*ctx.sock_addr };
-    if let Some((sk, act)) = act_of(addr, Hook::Sendmsg6, user_ip6(addr)) {
-        sending(sk, &act, [0; 16]);
-    }
-    ALLOW
+    cgroup_word(match act_of(addr, Hook::Sendmsg6, user_ip6(addr)) {
+        Some((sk, act)) => sending(sk, &act, [0; 16]),
+        None => true,
+    })
 }
 
-/// The LSM backend's view of an addressed datagram; see `lsm_connect`.
+/// The LSM backend's view of an addressed datagram; see `lsm_connect`. And,
+/// where a policy is in force, every send on what is connected: of an image
+/// that did not connect it, or under a policy that is newer.
 #[lsm(hook = "socket_sendmsg")]
+#[inline(always)]
 pub(crate) fn lsm_sendmsg(ctx: LsmContext) -> i32 {
     let before: i32 = ctx.arg(3);
     if before != 0 {
@@ -60,8 +66,7 @@ pub(crate) fn lsm_sendmsg(ctx: LsmContext) -> i32 {
     }
     let socket: *const u8 = ctx.arg(0);
     let message: *const u8 = ctx.arg(1);
-    lsm_sending(socket, Kptr::of(message));
-    0
+    lsm_word(lsm_sending(socket, Kptr::of(message)))
 }
 
 /// Datagrams received by who asks from whom they are.
@@ -106,27 +111,62 @@ fn receiving(addr: &bpf_sock_addr, peer: Address) {
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 #[inline(always)]
-fn lsm_sending(socket: *const u8, message: Kptr) {
-    let Some(sk) = internet_sk(socket) else {
-        return;
+fn lsm_sending(socket: *const u8, message: Kptr) -> bool {
+    let Some(sk) = typed_sk(socket) else {
+        return true;
     };
     let at = Kptr::of(sk);
     let socket_kind = at.sock_kind();
-    if !lsm_tells(socket_kind) {
-        return;
+    match socket_kind.family {
+        AF_INET | AF_INET6 => {}
+        AF_PACKET => return lsm_speaking(sk, at),
+        _ => return true,
     }
-    let Some(address) = message.follow(offset!(msghdr_name)) else {
-        return;
+    let address = match message.follow(offset!(msghdr_name)) {
+        Some(address) if socket_kind.sock_type != SOCK_STREAM => address,
+        Some(address)
+            if is_stream(socket_kind.protocol)
+                && at.sock_state() == TCP_CLOSE
+                && message.read(offset!(msghdr_flags)).unwrap_or(0) & MSG_FASTOPEN != 0 =>
+        {
+            if !lsm_tells(socket_kind) {
+                return true;
+            }
+            return match lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address) {
+                Some(act) => connecting(sk, &act),
+                None => true,
+            };
+        }
+        _ => return lsm_speaking(sk, at),
     };
-    let Some(act) = lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address) else {
-        return;
-    };
-    if socket_kind.sock_type != SOCK_STREAM {
-        sending(sk, &act, [0; 16]);
-    } else if is_stream(socket_kind.protocol)
-        && at.sock_state() == TCP_CLOSE
-        && message.read(offset!(msghdr_flags)).unwrap_or(0) & MSG_FASTOPEN != 0
-    {
-        connecting(sk, &act);
+    if !lsm_tells(socket_kind) {
+        return true;
+    }
+    match lsm_act_of(sk, Hook::LsmSendmsg, socket_kind, address) {
+        Some(act) => sending(sk, &act, [0; 16]),
+        None => true,
+    }
+}
+
+/// A send without an address.
+#[inline(always)]
+fn lsm_speaking(sk: *mut c_void, at: Kptr) -> bool {
+    if !is_any_in_force() {
+        return true;
+    }
+    // SAFETY: a BTF pointer of the hook's own socket.
+    let cookie = unsafe { bpf_get_socket_cookie(sk) };
+    match tag_or_late(sk, cookie) {
+        Some(tag) => {
+            settle_redial(at, tag);
+            // A connection older than the hooks may have come in, and nothing
+            // tells: it is left alone, so that no policy cuts the session that
+            // applies it.
+            if tag.since_ns == 0 && tag.flags & CONNECTED != 0 {
+                return true;
+            }
+            speaking(at, tag, Hook::LsmSendmsg)
+        }
+        None => true,
     }
 }

@@ -4,7 +4,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    helpers::generated::{bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
+    helpers::{
+        bpf_ktime_get_boot_ns,
+        generated::{bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
+    },
 };
 use procid_common::{
     event::Loss,
@@ -178,6 +181,9 @@ pub(crate) fn settle_redial(sk: Kptr, tag: &mut SocketTag) {
         }
     }
     tag.primary = redial;
+    tag.judged.word = 0;
+    // SAFETY: takes no argument.
+    tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
     tag.destination = tag.redial_destination;
     tag.port = tag.redial_port;
     tag.flags = tag.flags & !(SENT_UNKNOWN | RECEIVED_UNKNOWN) | CONNECTED;

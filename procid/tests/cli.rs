@@ -60,7 +60,7 @@ fn in_directory(directory: &TempDir, name: &str) -> String {
 #[case::update_every(&["run", "--update-every", "0s"], "give a second or more")]
 #[case::backend(&["run", "--backend", "ebpf"], "[possible values: auto, lsm, cgroup]")]
 #[case::no_policy(&["policy", "check", "/nowhere/p.toml"], "/nowhere/p.toml: No such file")]
-#[case::no_file(&["policy", "check", "/"], "/: Is a directory")]
+#[case::no_file(&["policy", "check", "/"], "/ is not a regular file")]
 #[case::no_config(&["run", "--config", "/nowhere/procid.toml"], "--config /nowhere/procid.toml: No such file")]
 fn bad_usage_is_2_and_one_sentence(#[case] arguments: &[&str], #[case] sentence: &str) {
     assert_fails(&output(arguments), 2, sentence);

@@ -15,6 +15,7 @@ mod flows;
 mod identity;
 mod load;
 mod names;
+mod policy;
 mod programs;
 mod scripts;
 mod start;

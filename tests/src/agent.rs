@@ -24,7 +24,7 @@ use crate::{
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for an agent to be ready: an emulated kernel takes long to
 /// verify its programs.
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(180);
 /// Longest wait for the end of an agent that has much left to write.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Name of the API's socket in the agent's directory.

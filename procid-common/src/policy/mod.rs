@@ -1,14 +1,15 @@
-//! The compiled policy, in the form that programs can read. None does yet.
+//! The compiled policy: what the agent writes and the programs read.
 //!
 //! Every rule has a bit. For each thing that a decision asks of (a destination
 //! address, a port, an executable, …) a table gives the rules which that value
 //! satisfies or which do not ask for it. The lowest bit that is set in all of
 //! them is the first rule that matches ([`decide`]).
 //!
-//! Sets of tables are kept apart by a slot number in each key: the one in
-//! force, the one it falls back to unless it is confirmed, and an idle one to
-//! fill. The compiler gives 0.
+//! Three sets of tables ([`SLOTS`]) are kept apart by a slot number in each
+//! key: the active one, the one it falls back to unless it is confirmed, and
+//! an idle one to fill. [`active`] names the first.
 
+use crate::image::ImageId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod decide;
@@ -22,6 +23,28 @@ pub type Bits = [u64; WORDS];
 
 pub const NO_RULES: Bits = [0; WORDS];
 pub const ALL_RULES: Bits = [u64::MAX; WORDS];
+
+/// Sets of tables.
+pub const SLOTS: u32 = 3;
+
+/// The word that says which policy is in force (map `ACTIVE`); 0: none is.
+pub mod active {
+    /// `generation` is not 0.
+    #[inline(always)]
+    pub const fn word(slot: u32, generation: u64) -> u64 {
+        generation << 2 | slot as u64
+    }
+
+    #[inline(always)]
+    pub const fn slot(word: u64) -> u32 {
+        (word & 3) as u32
+    }
+
+    #[inline(always)]
+    pub const fn generation(word: u64) -> u64 {
+        word >> 2
+    }
+}
 
 /// Things whose values are looked up by longest prefix (map `FACTS`).
 #[repr(u8)]
@@ -236,9 +259,9 @@ pub mod flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Head {
-    /// Given when it comes into force, as the next two are; until then 0.
     pub generation: u64,
-    /// What is in force instead, unless it is confirmed in time.
+    /// The word of [`active`] that is in force instead after the deadline
+    /// (map `DEADLINES`, by slot, nanoseconds since boot; 0: none).
     pub fallback: u64,
     /// When it came into force, nanoseconds since boot.
     pub applied_ns: u64,
@@ -275,6 +298,59 @@ const _: () = assert!(
             + size_of::<Bits>()
                 * (12 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );
+
+/// Key of maps `SUBJECTS` and `LINEAGES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SubjectKey {
+    pub image: ImageId,
+    pub slot: u64,
+}
+
+/// Which rules an image satisfies (map `SUBJECTS`), for one generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Subject {
+    pub generation: u64,
+    /// 1: its hash was known; 0: `maybe` may hold more than `yes`.
+    pub hash_known: u64,
+    /// Rules whose every question about the image is answered with yes.
+    pub yes: Bits,
+    /// The same where what is not known is taken for a yes.
+    pub maybe: Bits,
+}
+
+const _: () = assert!(size_of::<Subject>() == 16 + 2 * size_of::<Bits>());
+
+/// Which rules an image satisfies as what came before others, and which those
+/// before it satisfy (map `LINEAGES`); `maybe`: where what is not known is
+/// taken for a yes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Lineage {
+    pub generation: u64,
+    /// Any image before it.
+    pub ancestor: Bits,
+    pub maybe_ancestor: Bits,
+    /// The image that forked it.
+    pub parent: Bits,
+    pub maybe_parent: Bits,
+    /// The image itself, to those after it.
+    pub as_ancestor: Bits,
+    pub maybe_as_ancestor: Bits,
+    pub as_parent: Bits,
+    pub maybe_as_parent: Bits,
+}
+
+const _: () = assert!(size_of::<Lineage>() == 8 + 8 * size_of::<Bits>());
+
+/// Verdicts, as events carry them.
+pub mod verdict {
+    pub const ALLOW: u32 = 0;
+    pub const DENY: u32 = 1;
+    /// A deny in audit mode.
+    pub const AUDIT: u32 = 2;
+}
 
 /// No rule: the default decided.
 pub const NO_RULE: u32 = u32::MAX;

@@ -40,6 +40,11 @@ impl Clock {
         }
     }
 
+    /// The distance now.
+    pub const fn offset(&self) -> Offset {
+        self.now
+    }
+
     /// The time of day of an event.
     pub const fn at(&self, boot_ns: u64) -> i64 {
         self.now.to_real(boot_ns)

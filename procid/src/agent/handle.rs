@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::policy::ask::{Caller, Change, Changed, PolicyStatus, Refusal, Shown};
 use crate::{
     flow::Query,
     records::{Record, Uncovered},
@@ -22,6 +23,14 @@ pub enum Question {
     Status(oneshot::Sender<Status>),
     /// The image of that entity id.
     Process(String, oneshot::Sender<Option<Record>>),
+    /// A change of the policy, by a caller who may make it.
+    Change(
+        Box<Change>,
+        Caller,
+        oneshot::Sender<Result<Changed, Refusal>>,
+    ),
+    /// The policy in force.
+    Policy(oneshot::Sender<Result<Shown, Refusal>>),
 }
 
 /// The agent no longer runs.
@@ -64,6 +73,25 @@ impl Handle {
     /// The agent has stopped.
     pub async fn status(&self) -> Result<Status, Stopped> {
         self.ask(Question::Status).await
+    }
+
+    /// # Errors
+    ///
+    /// The agent has stopped.
+    pub async fn change(
+        &self,
+        change: Change,
+        caller: Caller,
+    ) -> Result<Result<Changed, Refusal>, Stopped> {
+        self.ask(|sender| Question::Change(Box::new(change), caller, sender))
+            .await
+    }
+
+    /// # Errors
+    ///
+    /// The agent has stopped.
+    pub async fn policy(&self) -> Result<Result<Shown, Refusal>, Stopped> {
+        self.ask(Question::Policy).await
     }
 
     /// # Errors
@@ -120,6 +148,8 @@ pub struct Status {
     pub hash_queue: usize,
     /// 0: no policy.
     pub policy_generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// Capabilities kept after attaching.
     pub capabilities: Vec<String>,
 }

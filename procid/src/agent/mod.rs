@@ -8,12 +8,14 @@
 //! | [`render`] | from what is known to the records that say it |
 //! | [`clock`] | kernel time to the time of day |
 //! | [`origin`] | host and agent, as every record names them |
+//! | [`policy`] | which policy is in force, and how it changes |
 //! | [`handle`] | questions to the running agent, and their answers |
 
 pub mod clock;
 pub mod engine;
 pub mod handle;
 pub mod origin;
+pub mod policy;
 mod render;
 mod run;
 pub mod settings;

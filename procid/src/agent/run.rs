@@ -1,7 +1,7 @@
 //! The loop: ring buffer in, records out, questions in between.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal as _, Write},
+    io::{self, ErrorKind, Write},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
@@ -18,7 +18,8 @@ use super::{
     engine::{Engine, Setup, Work},
     handle::{Handle, Question, Status},
     origin::{Origin, OriginError},
-    settings::Settings,
+    policy::{Manager, ask::Refusal},
+    settings::{PolicyFile, Settings},
 };
 use crate::{
     decode::{DecodeError, Event, decode},
@@ -28,11 +29,12 @@ use crate::{
         script::{interpreters::runs_scripts, reader::Reader},
     },
     kernel::{AttachError, Kernel, Options, Report, Ring},
-    records::{
-        Record,
-        line::{Style, header, line},
-    },
 };
+use output::Output;
+
+mod govern;
+mod output;
+mod toolchain;
 
 /// Longest sleep, which the birth of an image ends: how late a connection, an
 /// overdue outcome, a question or a hash may be seen.
@@ -45,8 +47,6 @@ const ROUND_MAX: usize = 4096;
 const QUESTIONS_MAX: usize = 16;
 /// Loss counters and clocks are read this often, nanoseconds.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
-/// Output is handed over in pieces of about this many bytes.
-const PIECE: usize = 256 * 1024;
 /// Longest reading of the ring at the end, when its writers do not stop.
 const LAST_DRAIN_NS: u64 = 1_000_000_000;
 /// Cause of loss: bytes in the ring that are no event.
@@ -69,6 +69,8 @@ pub enum RunError {
     Ready(io::Error),
     #[error("cannot write records: {0}")]
     Output(io::Error),
+    #[error(transparent)]
+    Policy(Refusal),
 }
 
 /// Runs the agent until `stop` is set, writing records to `out`.
@@ -101,6 +103,9 @@ pub fn run(
     let ring = kernel
         .take_ring()
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring is taken")))?;
+    let denials = kernel
+        .take_denials()
+        .ok_or_else(|| RunError::Ring(io::Error::other("the ring of denials is taken")))?;
     let capabilities = on_attached().map_err(RunError::Ready)?;
     let accounts = kernel.take_accounts()?;
     let engine = Engine::new(Setup {
@@ -112,6 +117,7 @@ pub fn run(
         update_every: settings.update_every,
         accounts,
     });
+    let manager = govern::manager(&mut kernel, &settings.state_dir);
     let (answer, answers) = channel();
     let threads = thread::available_parallelism().map_or(1, |n| n.get().min(4));
     let pool = Pool::new(kernel.inspector(), threads, answer);
@@ -121,7 +127,10 @@ pub fn run(
     let agent = Agent {
         kernel,
         ring,
+        denials,
+        denied: Vec::new(),
         engine,
+        manager,
         pool,
         scripts,
         read_scripts,
@@ -132,7 +141,11 @@ pub fn run(
         undecodable: 0,
         look_due_ns: 0,
     };
-    match agent.run(|| on_ready(Handle::new(ask)), stop) {
+    match agent.run(
+        settings.policy.as_ref(),
+        || on_ready(Handle::new(ask)),
+        stop,
+    ) {
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
@@ -141,7 +154,12 @@ pub fn run(
 struct Agent<W> {
     kernel: Kernel,
     ring: Ring,
+    denials: Ring,
+    /// Denied acts that wait until all that happened before them is read.
+    denied: Vec<Event>,
     engine: Engine,
+    /// Where there is none, why.
+    manager: Result<Manager, String>,
     pool: Pool,
     scripts: Reader,
     read_scripts: Receiver<ImageId>,
@@ -156,10 +174,12 @@ struct Agent<W> {
 impl<W: Write> Agent<W> {
     fn run(
         mut self,
+        policy: Option<&PolicyFile>,
         on_ready: impl FnOnce() -> io::Result<()>,
         stop: &AtomicBool,
     ) -> Result<(), RunError> {
         self.start()?;
+        self.start_policy(policy)?;
         on_ready().map_err(RunError::Ready)?;
         while !stop.load(Ordering::Acquire) {
             if self.round()? < ROUND_MAX {
@@ -195,6 +215,7 @@ impl<W: Write> Agent<W> {
             self.engine.clock_is(sample());
             self.kernel.tend();
             self.losses();
+            self.policy_deadlines();
             if self.engine.wants_counts() {
                 let at_ns = boot_now_ns();
                 let rows = self.counts();
@@ -215,6 +236,7 @@ impl<W: Write> Agent<W> {
     }
 
     fn drain(&mut self) -> usize {
+        self.read_denials();
         let Self { ring, engine, .. } = self;
         let mut events = 0;
         while events < ROUND_MAX {
@@ -232,23 +254,42 @@ impl<W: Write> Agent<W> {
                 None => {}
             }
         }
+        if events < ROUND_MAX {
+            // The ring was found empty: images that were denied are known.
+            for event in self.denied.drain(..) {
+                engine.event(event);
+            }
+        }
         events
+    }
+
+    fn read_denials(&mut self) {
+        while self.denied.len() < ROUND_MAX {
+            let mut event = None;
+            if !self.denials.read(|bytes| event = Some(decode(bytes))) {
+                break;
+            }
+            match event {
+                Some(Ok(event)) => self.denied.push(event),
+                Some(Err(error)) => {
+                    tracing::warn!("the ring of denials holds what is no event: {error}");
+                    self.undecodable += 1;
+                }
+                None => {}
+            }
+        }
     }
 
     /// Hands on questions about files and their answers, then writes what is
     /// ready to be told.
     fn settle(&mut self) -> Result<(), RunError> {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.engine.hash(answer);
+        }
         while let Some(work) = self.engine.next_work() {
             match work {
                 Work::Hash(request) => match self.pool.lookup(&request) {
                     Some(hash) => {
-                        if request.flags & flags::FILE_KNOWN == 0
-                            && matches!(hash, FileHash::Known { .. })
-                        {
-                            let path = request.path.as_deref();
-                            self.kernel
-                                .is_known(&request.file, path.is_some_and(runs_scripts));
-                        }
                         self.engine.hash(Answer {
                             id: request.id,
                             hash,
@@ -256,16 +297,27 @@ impl<W: Write> Agent<W> {
                     }
                     None => self.pool.submit(request),
                 },
-                Work::Given(file, path) => {
+                Work::Given(file, sha256, path) => {
                     let path = path.as_deref();
-                    self.kernel.is_known(&file, path.is_some_and(runs_scripts));
+                    let runs_scripts = path.is_some_and(runs_scripts);
+                    self.kernel.is_known(&file, sha256, runs_scripts);
                 }
+                Work::Settled(request, sha256) => {
+                    let kept = self.pool.lookup(&request);
+                    let is_kept = matches!(kept, Some(FileHash::Known { sha256: kept, .. }) if kept == sha256);
+                    if is_kept && request.flags & flags::FILE_KNOWN == 0 {
+                        let path = request.path.as_deref();
+                        let runs_scripts = path.is_some_and(runs_scripts);
+                        self.kernel.is_known(&request.file, sha256, runs_scripts);
+                    }
+                }
+                Work::Hashed(id, sha256) => self.kernel.is_hashed(&id, sha256),
                 Work::Script(request) => self.scripts.submit(*request),
-                Work::Ended(id, at_ns) => self.pool.exited(id, at_ns),
+                Work::Ended(id, at_ns) => {
+                    self.kernel.has_ended(&id);
+                    self.pool.exited(id, at_ns);
+                }
             }
-        }
-        while let Ok(answer) = self.answers.try_recv() {
-            self.engine.hash(answer);
         }
         while let Ok(id) = self.read_scripts.try_recv() {
             self.engine.script(&id);
@@ -309,7 +361,7 @@ impl<W: Write> Agent<W> {
         Ok(())
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         // Who asked may have gone meanwhile.
         match question {
             Question::Who(query, sender) => {
@@ -317,6 +369,12 @@ impl<W: Write> Agent<W> {
             }
             Question::Process(entity_id, sender) => {
                 let _gone = sender.send(self.engine.process(&entity_id));
+            }
+            Question::Change(change, caller, sender) => {
+                let _gone = sender.send(self.change(&change, caller));
+            }
+            Question::Policy(sender) => {
+                let _gone = sender.send(self.show());
             }
             Question::Status(sender) => {
                 let _gone = sender.send(self.status());
@@ -330,6 +388,7 @@ impl<W: Write> Agent<W> {
         status.hash_queue = self.pool.queue_len();
         status.capabilities.clone_from(&self.capabilities);
         status.degraded = degraded(self.kernel.report(), &status);
+        self.put_policy_status(&mut status);
         status.healthy = status.degraded.is_empty();
         status
     }
@@ -378,67 +437,4 @@ fn degraded(report: &Report, status: &Status) -> Vec<String> {
         .iter()
         .map(|(cause, count)| format!("{count} lost: {cause}"));
     missing.chain(lost).collect()
-}
-
-/// Whether a record belongs in the table: connections do, and what the agent
-/// says of itself. The births and ends of every process of the host would
-/// drown them; `--json` has them all.
-fn is_for_people(record: &Record) -> bool {
-    let Some(event) = &record.event else {
-        return true;
-    };
-    !matches!(event.action.as_str(), "fork" | "exec" | "exit" | "hash")
-}
-
-/// Records as bytes, handed over in pieces.
-struct Output<W> {
-    out: W,
-    json: bool,
-    style: Style,
-    buffer: Vec<u8>,
-}
-
-impl<W: Write> Output<W> {
-    fn new(out: W, json: bool) -> Self {
-        let style = Style {
-            colour: !json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        };
-        let mut buffer = Vec::with_capacity(PIECE + PIECE / 4);
-        if !json {
-            buffer.extend_from_slice(header(style).as_bytes());
-            buffer.push(b'\n');
-        }
-        Self {
-            out,
-            json,
-            style,
-            buffer,
-        }
-    }
-
-    fn put(&mut self, record: &Record) -> io::Result<()> {
-        if self.json {
-            serde_json::to_writer(&mut self.buffer, record)?;
-        } else if !is_for_people(record) {
-            return Ok(());
-        } else {
-            self.buffer
-                .extend_from_slice(line(record, self.style).as_bytes());
-        }
-        self.buffer.push(b'\n');
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let written = self.out.write_all(&self.buffer);
-        self.buffer.clear();
-        written?;
-        self.out.flush()
-    }
 }

@@ -20,6 +20,16 @@ pub enum Args {
     None,
 }
 
+/// Longest text of a policy, bytes.
+pub const POLICY_BYTES: usize = 1024 * 1024;
+
+/// A policy as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    pub path: PathBuf,
+    pub text: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Records on stdout as NDJSON, else as table lines.
@@ -31,4 +41,6 @@ pub struct Settings {
     pub backend: Backend,
     pub args: Args,
     pub update_every: Duration,
+    /// `None`: the policy last applied, if there is one.
+    pub policy: Option<PolicyFile>,
 }

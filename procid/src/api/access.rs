@@ -1,4 +1,5 @@
-//! Who is served: root, the agent's own user, and the group `procid`.
+//! Who is served: root, the agent's own user, and the group `procid`. Only root
+//! changes the policy.
 //!
 //! The socket's mode already keeps others out; the peer's credentials are
 //! checked as well, because a mode can be changed and a descriptor passed on.
@@ -14,6 +15,15 @@ pub const GROUP: &str = "procid";
 pub struct Peer {
     pub uid: u32,
     pub gid: u32,
+    /// In the agent's pid namespace; `None`: it has none there.
+    pub pid: Option<u32>,
+}
+
+impl Peer {
+    /// Whether this peer may change the policy.
+    pub const fn may_change(self) -> bool {
+        self.uid == 0
+    }
 }
 
 /// Whether this peer is served by an agent that runs as `own_uid`. An account
@@ -39,7 +49,13 @@ mod tests {
 
     #[test]
     fn root_and_the_agents_user_are_served_and_a_stranger_is_not() {
-        let peer = |uid| Peer { uid, gid: 65_534 };
+        let peer = |uid| Peer {
+            uid,
+            gid: 65_534,
+            pid: None,
+        };
+        assert!(peer(0).may_change());
+        assert!(!peer(990).may_change());
         assert!(served(peer(0), 990));
         assert!(served(peer(990), 990));
         assert!(!served(peer(4_000_000_000), 990));
@@ -51,7 +67,11 @@ mod tests {
             gid: 991,
             members: vec!["alice".to_owned()],
         };
-        let peer = |gid| Peer { uid: 1000, gid };
+        let peer = |gid| Peer {
+            uid: 1000,
+            gid,
+            pid: None,
+        };
         assert!(member(peer(991), None, &group));
         assert!(member(peer(1000), Some("alice"), &group));
         assert!(!member(peer(1000), Some("bob"), &group));

@@ -6,16 +6,23 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::{access, parameters::Parameters};
-use crate::{agent::handle::Status, flow::Query, records::Record};
+use crate::{
+    agent::{
+        handle::Status,
+        policy::ask::{Apply, BlockRequest, Changed, Shown, Unblock},
+    },
+    flow::Query,
+    records::Record,
+};
 
 /// The agent has this long for each part of an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +41,15 @@ pub enum ClientError {
     /// The agent's own sentence.
     #[error("{0}")]
     Refused(String),
+    /// The same of a caller who may not ask for that.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The same where there is nothing to do it to.
+    #[error("{0}")]
+    Nothing(String),
+    /// The same of what the agent's host cannot do.
+    #[error("{0}")]
+    Unsupported(String),
     #[error("the agent on {} stopped answering: {why}", .socket.display())]
     Broken { socket: PathBuf, why: String },
 }
@@ -98,7 +114,8 @@ impl Client {
         {
             return Ok(None);
         }
-        let response = self.send(&format!("/v1/processes/{entity_id}")).await?;
+        let target = format!("/v1/processes/{entity_id}");
+        let response = self.send(Method::GET, &target, Bytes::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -107,23 +124,84 @@ impl Client {
         self.parse(&body).map(Some)
     }
 
+    /// The policy in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`], and none is in force.
+    pub async fn policy(&self) -> Result<Shown, ClientError> {
+        let response = self.get("/v1/policy").await?;
+        let body = self.body(response).await?;
+        self.parse(&body)
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::status`], and a policy that the agent refuses.
+    pub async fn apply(&self, apply: &Apply) -> Result<Changed, ClientError> {
+        self.change("/v1/policy/apply", apply).await
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::status`], and no policy waits to be confirmed.
+    pub async fn confirm(&self) -> Result<Changed, ClientError> {
+        self.change("/v1/policy/confirm", &()).await
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::confirm`].
+    pub async fn revert(&self) -> Result<Changed, ClientError> {
+        self.change("/v1/policy/revert", &()).await
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::status`], and a rule that the agent refuses.
+    pub async fn block(&self, request: &BlockRequest) -> Result<Changed, ClientError> {
+        self.change("/v1/block", request).await
+    }
+
+    /// # Errors
+    ///
+    /// As [`Self::status`], and no temporary rule has that name.
+    pub async fn unblock(&self, request: &Unblock) -> Result<Changed, ClientError> {
+        self.change("/v1/unblock", request).await
+    }
+
+    async fn change<T: Serialize>(&self, target: &str, what: &T) -> Result<Changed, ClientError> {
+        let body = serde_json::to_vec(what).map_err(|error| self.broken(error))?;
+        let response = self.send(Method::POST, target, body.into()).await?;
+        let response = self.success(response).await?;
+        let body = self.body(response).await?;
+        self.parse(&body)
+    }
+
     async fn get(&self, target: &str) -> Result<Response<Incoming>, ClientError> {
-        let response = self.send(target).await?;
+        let response = self.send(Method::GET, target, Bytes::new()).await?;
         self.success(response).await
     }
 
-    async fn send(&self, target: &str) -> Result<Response<Incoming>, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| connect_error(&self.socket, source))?;
         let exchange = async {
             let (mut sender, connection) =
-                http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+                http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
             // It ends with the answer; its errors reach the answer's reader.
             tokio::spawn(connection);
-            let request = Request::get(target)
+            let request = Request::builder()
+                .method(method)
+                .uri(target)
                 .header("host", "procid")
-                .body(Empty::new())?;
+                .body(Full::new(body))?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(sender.send_request(request).await?)
         };
         tokio::time::timeout(PATIENCE, exchange)
@@ -143,15 +221,15 @@ impl Client {
 
         match response.status() {
             StatusCode::OK => Ok(response),
-            StatusCode::FORBIDDEN => Err(ClientError::Denied(self.socket.clone())),
-            _ => {
-                let stopping = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+            status => {
                 let body = self.body(response).await?;
                 let sentence = self.parse::<Refusal>(&body)?.error;
-                Err(if stopping {
-                    self.broken(sentence)
-                } else {
-                    ClientError::Refused(sentence)
+                Err(match status {
+                    StatusCode::SERVICE_UNAVAILABLE => self.broken(sentence),
+                    StatusCode::FORBIDDEN => ClientError::Forbidden(sentence),
+                    StatusCode::CONFLICT => ClientError::Nothing(sentence),
+                    StatusCode::NOT_IMPLEMENTED => ClientError::Unsupported(sentence),
+                    _ => ClientError::Refused(sentence),
                 })
             }
         }

@@ -3,12 +3,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
-    extract::{Path, Query as UrlQuery, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, Path, Query as UrlQuery, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -27,9 +27,13 @@ use tracing::{debug, warn};
 use super::{
     access::{self, Peer},
     parameters::Parameters,
+    policy,
 };
 use crate::{
-    agent::handle::{Handle, Stopped},
+    agent::{
+        handle::{Handle, Stopped},
+        settings::POLICY_BYTES,
+    },
     flow::Query,
     records::Record,
 };
@@ -40,8 +44,10 @@ const CONNECTIONS: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// And this long to take its whole answer.
 const CONNECTION_TIME: Duration = Duration::from_secs(120);
-/// Most bytes of a request's head: the only part of it that is read.
+/// Most bytes of a request's head.
 const REQUEST_BYTES: usize = 16 * 1024;
+/// Most bytes of a request's body: a policy.
+const BODY_BYTES: usize = 2 * POLICY_BYTES;
 
 /// Serves until `stop` is ready, then abandons what is unanswered.
 ///
@@ -112,9 +118,10 @@ async fn connection(
     let peer = Peer {
         uid: peer.uid(),
         gid: peer.gid(),
+        pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()),
     };
     let router = if access::served(peer, own_uid) {
-        router
+        router.layer(Extension(peer))
     } else {
         warn!("the API refused uid {} gid {}", peer.uid, peer.gid);
         refusing()
@@ -129,22 +136,31 @@ async fn connection(
     Ok(())
 }
 
-fn router(handle: Handle) -> Router {
+pub(super) fn router(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/who", get(who))
         .route("/v1/processes/{entity_id}", get(process))
+        .route("/v1/policy", get(policy::show))
+        .route("/v1/policy/apply", post(policy::apply))
+        .route("/v1/policy/confirm", post(policy::confirm))
+        .route("/v1/policy/revert", post(policy::revert))
+        .route("/v1/block", post(policy::block))
+        .route("/v1/unblock", post(policy::unblock))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .fallback(async || {
             Refusal(
                 StatusCode::NOT_FOUND,
-                "there is no such resource; ask /v1/status, /v1/who or /v1/processes/ENTITY_ID"
+                "there is no such resource; ask /v1/status, /v1/who, /v1/processes/ENTITY_ID or \
+                 /v1/policy"
                     .to_owned(),
             )
         })
         .method_not_allowed_fallback(async || {
             Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this resource is read only; use GET".to_owned(),
+                "this resource takes no such method; use POST for changes, GET for all else"
+                    .to_owned(),
             )
         })
         .with_state(handle)
@@ -165,7 +181,7 @@ fn refusing() -> Router {
 
 /// An error answer: HTTP status and one sentence.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -273,6 +289,7 @@ mod tests {
                         ..Status::default()
                     });
                 }
+                Question::Change(..) | Question::Policy(_) => {}
                 Question::Process(id, sender) => {
                     let _gone = sender.send((id == "known").then(|| record(9)));
                 }
@@ -356,7 +373,7 @@ mod tests {
                 "404",
                 "no image with this entity id",
             ),
-            ("POST /v1/who", "405", "read only; use GET"),
+            ("POST /v1/who", "405", "GET for all else"),
             (
                 "GET /v1/who?dst=nowhere",
                 "400",

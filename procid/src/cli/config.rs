@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{SOCKET, failure::Failure};
+use super::{SOCKET, failure::Failure, policy};
 use crate::{
     agent::settings::{Args, Backend, Settings},
     time,
@@ -47,6 +47,10 @@ pub struct Options {
     #[arg(long, value_name = "SPAN", value_parser = update_every)]
     #[serde(deserialize_with = "span_text")]
     update_every: Option<Duration>,
+    /// The policy to put in force, and to read again at SIGHUP [default: the one
+    /// last applied].
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
 /// [`Backend`] as flags and files name it.
@@ -88,6 +92,8 @@ impl Options {
     /// not know.
     pub fn resolve(self, file: Option<&Path>) -> Result<Settings, Failure> {
         let file = file.map(read).transpose()?.unwrap_or_default();
+        let policy = self.policy.or(file.policy);
+        let policy = policy.as_deref().map(policy::file::read).transpose();
         Ok(Settings {
             json: self.json.or(file.json).unwrap_or(false),
             state_dir: self
@@ -109,6 +115,7 @@ impl Options {
                 .update_every
                 .or(file.update_every)
                 .unwrap_or(UPDATE_EVERY),
+            policy: policy.map_err(|error| Failure::usage(format!("--policy: {error}")))?,
         })
     }
 }
@@ -201,6 +208,18 @@ mod tests {
             assert!(failure.message.starts_with(message), "{failure:?}");
             assert!(!failure.message.contains('\n'));
         }
+        let options = Options {
+            policy: Some("/nowhere/policy.toml".into()),
+            ..Options::default()
+        };
+        let failure = options.resolve(None).unwrap_err();
+        assert_eq!(failure.code, crate::cli::failure::Code::Usage);
+        assert!(
+            failure
+                .message
+                .starts_with("--policy: cannot read /nowhere/policy.toml"),
+            "{failure:?}"
+        );
         let missing = Options::default().resolve(Some(Path::new("/nowhere/procid.toml")));
         assert!(
             missing

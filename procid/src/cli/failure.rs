@@ -40,6 +40,10 @@ impl Failure {
         Self::new(Code::Refused, message)
     }
 
+    pub fn nothing(message: impl Into<String>) -> Self {
+        Self::new(Code::Nothing, message)
+    }
+
     pub fn no_agent(message: impl Into<String>) -> Self {
         Self::new(Code::NoAgent, message)
     }

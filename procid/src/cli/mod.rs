@@ -8,10 +8,11 @@
 //! | [`state_dir`] | where it keeps its state |
 //! | [`privilege`] | which capabilities it needs to attach and keeps after |
 //! | [`who`] | `procid who`: which image is speaking on a connection |
+//! | [`policy`] | `procid policy`: which policy is in force |
+//! | [`block`] | `procid block`, `procid unblock` |
 //! | [`cut`] | `procid cut`: close a connection |
 //! | [`status`] | `procid status` |
 //! | [`doctor`] | `procid doctor` |
-//! | [`policy`] | `procid policy …` |
 //! | [`failure`] | exit codes and sentences |
 //! | [`output`] | text for people: times, durations, hostile bytes |
 
@@ -23,6 +24,7 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+pub mod block;
 pub mod config;
 pub mod cut;
 pub mod doctor;
@@ -57,8 +59,9 @@ enum Command {
     Run(run::Run),
     Who(who::Who),
     Cut(cut::Cut),
-    #[command(subcommand)]
     Policy(policy::Policy),
+    Block(block::Block),
+    Unblock(block::Unblock),
     Status(status::Status),
     Doctor(doctor::Doctor),
 }
@@ -79,6 +82,8 @@ pub fn main() -> ExitCode {
             Command::Who(who) => who.execute(),
             Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),
+            Command::Block(block) => block.execute(),
+            Command::Unblock(unblock) => unblock.execute(),
             Command::Status(status) => status.execute(),
             Command::Doctor(doctor) => doctor.execute(),
         },
@@ -159,8 +164,11 @@ impl From<crate::api::client::ClientError> for Failure {
             ClientError::NoAgent { .. } | ClientError::Broken { .. } => {
                 Self::no_agent(error.to_string())
             }
-            ClientError::Denied(_) => Self::refused(error.to_string()),
+            ClientError::Denied(_) | ClientError::Forbidden(_) | ClientError::Unsupported(_) => {
+                Self::refused(error.to_string())
+            }
             ClientError::Refused(sentence) => Self::usage(sentence),
+            ClientError::Nothing(sentence) => Self::nothing(sentence),
         }
     }
 }
@@ -197,6 +205,16 @@ mod tests {
             sentence(&error.render().to_string()),
             "unrecognized subcommand 'frobnicate'; see 'procid --help'"
         );
+        for (who, sentence) in [
+            (&[][..], "required arguments were not provided"),
+            (&["--exe", "/a", "--sha256", "b"], "cannot be used with"),
+        ] {
+            let line = ["procid", "block", "--for", "4h", "--reason", "leak"];
+            let error = Cli::try_parse_from(line.iter().chain(who)).unwrap_err();
+            let error = self::sentence(&error.render().to_string());
+            assert!(error.contains(sentence), "{error}");
+            assert!(error.ends_with("see 'procid block --help'"), "{error}");
+        }
         let error = Cli::try_parse_from(["procid", "run", "--backend", "x"]).unwrap_err();
         assert_eq!(
             sentence(&error.render().to_string()),

@@ -19,7 +19,7 @@ use super::{
     state_dir,
 };
 use crate::{
-    agent,
+    agent::{self, RunError, policy::ask::Refusal},
     api::socket::{self, BindError},
 };
 
@@ -49,6 +49,7 @@ impl Run {
         let listener = bound.take().ok_or_else(|| no_loop("its socket is gone"))?;
         let service = Service::new(listener).map_err(no_loop)?;
 
+        let policy = settings.policy.as_ref().map(|file| file.path.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let done = agent::run(
@@ -56,7 +57,7 @@ impl Run {
             io::stdout(),
             give_up,
             |handle| {
-                service.start(handle, stopped)?;
+                service.start(handle, stopped, policy)?;
                 notify(NotifyState::Ready);
                 info!("ready");
                 Ok(())
@@ -66,6 +67,7 @@ impl Run {
         drop(bound);
         match done {
             Ok(()) => Ok(Code::Done),
+            Err(RunError::Policy(Refusal::Input(error))) => Err(Failure::usage(error)),
             Err(error) => Err(Failure::refused(error.to_string())),
         }
     }

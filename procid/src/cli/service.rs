@@ -7,6 +7,7 @@
 use std::{
     io,
     os::unix::net::UnixListener,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,8 +24,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::privilege;
-use crate::{agent::handle::Handle, api::server};
+use super::{policy, privilege};
+use crate::{
+    agent::{
+        handle::Handle,
+        policy::ask::{Apply, Caller, Change},
+    },
+    api::server,
+};
 
 /// The API and the signals, not started yet.
 #[derive(Debug)]
@@ -33,10 +40,11 @@ pub struct Service {
     listener: tokio::net::UnixListener,
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Service {
-    /// From here on SIGINT and SIGTERM no longer end the process.
+    /// From here on SIGINT, SIGTERM and SIGHUP no longer end the process.
     ///
     /// # Errors
     ///
@@ -47,50 +55,64 @@ impl Service {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
+        let hangup = signal(SignalKind::hangup())?;
         drop(context);
         Ok(Self {
             runtime,
             listener,
             interrupt,
             terminate,
+            hangup,
         })
     }
 
     /// Serves in a thread of its own, without any capability. The first signal
     /// sets `stop`, and answers go on while the agent winds up; a second one
-    /// ends the process where it stands (the kernel detaches the hooks).
+    /// ends the process where it stands (the kernel detaches the hooks). SIGHUP
+    /// puts the file `policy` in force as it is then.
     ///
     /// # Errors
     ///
     /// Of making the thread.
-    pub fn start(self, handle: Handle, stop: Arc<AtomicBool>) -> io::Result<()> {
+    pub fn start(
+        self,
+        handle: Handle,
+        stop: Arc<AtomicBool>,
+        policy: Option<PathBuf>,
+    ) -> io::Result<()> {
         thread::Builder::new()
             .name("procid-api".to_owned())
             .spawn(move || {
                 if let Err(error) = privilege::reduce(CapabilitySet::empty()) {
                     error!("the API thread keeps its capabilities: {error}");
                 }
-                self.work(handle, &stop);
+                self.work(handle, &stop, policy);
             })
             .map(drop)
     }
 
-    fn work(self, handle: Handle, stop: &AtomicBool) {
+    fn work(self, handle: Handle, stop: &AtomicBool, policy: Option<PathBuf>) {
         let Self {
             runtime,
             listener,
             mut interrupt,
             mut terminate,
+            mut hangup,
         } = self;
         runtime.block_on(async {
             // Never sent: the API serves until the process ends.
             let (_keep, never) = oneshot::channel::<()>();
-            let api = tokio::spawn(server::serve(listener, handle, async {
+            let api = tokio::spawn(server::serve(listener, handle.clone(), async {
                 let _never = never.await;
             }));
             tokio::spawn(async {
                 if let Ok(Err(error)) = api.await {
                     error!("the API has stopped: {error}; restart procid to ask it again");
+                }
+            });
+            tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    reload(&handle, policy.as_deref()).await;
                 }
             });
             let name = tokio::select! {
@@ -110,9 +132,94 @@ impl Service {
     }
 }
 
+/// Puts the file in force as it is now; a bad one changes nothing.
+async fn reload(handle: &Handle, path: Option<&Path>) {
+    let Some(path) = path else {
+        warn!("SIGHUP: there is no --policy file to read again; 'procid policy apply' one");
+        return;
+    };
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || policy::file::read(&owned)).await;
+    let file = match read {
+        Ok(Ok(file)) => file,
+        Ok(Err(why)) => {
+            error!("SIGHUP: {why}; the policy is as before");
+            return;
+        }
+        Err(why) => {
+            error!("SIGHUP: {} was not read: {why}", path.display());
+            return;
+        }
+    };
+    let change = Change::Reload(Apply {
+        text: file.text,
+        file: path.display().to_string(),
+        ..Apply::default()
+    });
+    match handle.change(change, Caller::Signal).await {
+        Ok(Ok(changed)) => {
+            for warning in &changed.warnings {
+                warn!("policy: {warning}");
+            }
+            info!(
+                "SIGHUP: {} is in force, generation {}",
+                path.display(),
+                changed.generation
+            );
+        }
+        Ok(Err(refusal)) => error!("SIGHUP: {refusal}; the policy is as before"),
+        Err(stopped) => warn!("SIGHUP: {stopped}"),
+    }
+}
+
 /// Tells the service manager, where there is one (`$NOTIFY_SOCKET`).
 pub fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(false, &[state]) {
         warn!("cannot tell the service manager: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::agent::{
+        handle::Question,
+        policy::ask::{Changed, Refusal},
+    };
+
+    #[tokio::test]
+    async fn a_hangup_puts_the_file_in_force_as_it_is_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.toml");
+        let (questions, mut asked) = mpsc::channel(8);
+        let handle = Handle::new(questions);
+        // Nothing to read: the agent is not asked.
+        reload(&handle, None).await;
+        reload(&handle, Some(&path)).await;
+        assert!(asked.try_recv().is_err());
+
+        for (text, answer) in [
+            ("one", Ok(Changed::default())),
+            ("two", Err(Refusal::Input("bad".to_owned()))),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let agent = async {
+                let Some(Question::Change(change, caller, sender)) = asked.recv().await else {
+                    panic!("the agent is asked for something else");
+                };
+                sender.send(answer).unwrap();
+                (change, caller)
+            };
+            let ((), (change, caller)) = tokio::join!(reload(&handle, Some(&path)), agent);
+            let expected = Apply {
+                text: text.to_owned(),
+                file: path.display().to_string(),
+                ..Apply::default()
+            };
+            assert_eq!(*change, Change::Reload(expected));
+            assert_eq!(caller, Caller::Signal);
+        }
     }
 }

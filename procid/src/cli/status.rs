@@ -6,6 +6,7 @@ use super::{
     AgentSocket,
     failure::{Code, Failure},
     output::{count, local, losses, printable},
+    policy::show::heading,
 };
 use crate::{agent::handle, api::client::Client};
 
@@ -113,9 +114,9 @@ fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
             fill.capacity
         )?;
     }
-    match status.policy_generation {
-        0 => writeln!(out, "policy        none")?,
-        generation => writeln!(out, "policy        generation {generation}")?,
+    match &status.policy {
+        None => writeln!(out, "policy        none")?,
+        Some(policy) => heading(policy, out)?,
     }
     let capabilities: Vec<_> = status.capabilities.iter().map(|c| printable(c)).collect();
     writeln!(

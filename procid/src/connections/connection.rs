@@ -28,6 +28,32 @@ impl fmt::Display for Key {
     }
 }
 
+/// What the policy said of an act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub generation: u64,
+    /// One of [`procid_common::policy::verdict`].
+    pub verdict: u32,
+    /// Indexes of rules, or [`procid_common::policy::NO_RULE`].
+    pub rule: u32,
+    pub audit: u32,
+    /// The rule turns on a hash that was not known.
+    pub unknown: bool,
+}
+
+impl Judged {
+    /// `None` where no policy judged.
+    fn of(attempt: &Attempt) -> Option<Self> {
+        (attempt.generation != 0).then_some(Self {
+            generation: attempt.generation,
+            verdict: attempt.verdict,
+            rule: attempt.rule,
+            audit: attempt.audit,
+            unknown: attempt.unknown != 0,
+        })
+    }
+}
+
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -38,6 +64,8 @@ pub enum Outcome {
     Failure(i32),
     /// It ended without success; the kernel side could not see the errno.
     Abandoned,
+    /// A rule denied it: the caller got `EPERM`.
+    Denied,
     /// Not known when it had to be told.
     Unknown,
     /// Found open: its beginning was not seen.
@@ -90,6 +118,8 @@ pub struct Connection {
     /// `event.sequence` of the record that told of the act.
     pub sequence: Option<NonZero<u64>>,
     pub outcome: Outcome,
+    /// `None`: no policy judged it.
+    pub judged: Option<Box<Judged>>,
     /// Bits of [`procid_common::socket::flags`].
     pub flags: u32,
     /// A [`procid_common::socket::Hook`].
@@ -155,6 +185,7 @@ impl Connection {
             released_ns: None,
             sequence: None,
             outcome: Outcome::Pending,
+            judged: Judged::of(attempt).map(Box::new),
             flags: attempt.flags,
             hook: attempt.hook,
             netns: attempt.netns,
@@ -221,6 +252,7 @@ impl Connection {
             released_ns: None,
             sequence: None,
             outcome: Outcome::Found,
+            judged: None,
             flags: 0,
             hook: 0,
             netns: row.netns,

@@ -82,6 +82,11 @@ pub(crate) fn attempt(cookie: u64, flow: u32, boot_ns: u64) -> Attempt {
         flow,
         flags: 0,
         hook: Hook::Connect4 as u32,
+        generation: 0,
+        verdict: 0,
+        rule: 0,
+        audit: 0,
+        unknown: 0,
         netns: 100,
     }
 }

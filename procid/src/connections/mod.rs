@@ -33,7 +33,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Key, Outcome, Role, Speaker};
+pub use connection::{Connection, Judged, Key, Outcome, Role, Speaker};
 pub use counts::Accounts;
 
 /// How long an attempt without outcome is waited for, in kernel time.
@@ -66,6 +66,8 @@ pub enum News {
     Opened(Key),
     /// The first send of an image that did not open it is to be told.
     Used(Key, Box<Speaker>),
+    /// An act on it that was denied is to be told.
+    Denied(Box<(Key, Connection)>),
     /// Its end is to be told.
     Closed(Key),
     /// It is no longer in the map: its images are free.
@@ -135,6 +137,39 @@ impl Connections {
         self.undecided.push_back((due_ns, key));
         self.insert(key, connection);
         Some(key)
+    }
+
+    /// Takes in an act that a rule denied. Of a flow that goes on it is told and
+    /// not kept; else it is a flow that has ended. Returns the flow, where it is
+    /// kept.
+    pub fn denied(&mut self, attempt: &Attempt) -> Option<Key> {
+        let at_ns = attempt.header.boot_ns;
+        let connection = Connection {
+            outcome: Outcome::Denied,
+            ended_ns: NonZero::new(at_ns),
+            ..Connection::of_attempt(attempt)
+        };
+        let key = match attempt.flow {
+            0 => self.uncounted(attempt.cookie, &connection),
+            flow => Some(Key {
+                cookie: attempt.cookie,
+                flow,
+            }),
+        };
+        let key = key.filter(|key| !self.map.contains_key(key));
+        if let Some(key) = key {
+            self.insert(key, connection);
+            self.end(key, at_ns);
+            self.news.push_back(News::Opened(key));
+        } else {
+            let key = Key {
+                cookie: attempt.cookie,
+                flow: attempt.flow,
+            };
+            self.news
+                .push_back(News::Denied(Box::new((key, connection))));
+        }
+        key
     }
 
     /// The oldest flow but the first of a socket that has too many, to be

@@ -1,6 +1,9 @@
 use std::collections::HashMap;
 
-use procid_common::socket::{Attempt, Close, Outcome as OutcomeEvent, flags};
+use procid_common::{
+    policy::verdict,
+    socket::{Attempt, Close, Outcome as OutcomeEvent, flags},
+};
 use proptest::prelude::*;
 
 use super::{
@@ -16,6 +19,7 @@ fn news(connections: &mut Connections) -> Vec<String> {
         .map(|news| match news {
             News::Opened(key) => format!("opened {key}"),
             News::Used(key, speaker) => format!("used {key} by {}", speaker.image.tgid),
+            News::Denied(told) => format!("denied {}", told.0),
             News::Closed(key) => format!("closed {key}"),
             News::Forgotten(_) => "forgotten".to_owned(),
         })
@@ -296,6 +300,7 @@ proptest! {
                         prop_assert_eq!(*told, (0, 0));
                         told.0 = 1;
                     }
+                    News::Denied(_) => prop_assert!(false, "nothing was denied"),
                     News::Closed(key) => {
                         let told = told.get_mut(&key).expect("an attempt came first");
                         prop_assert_eq!(*told, (1, 0));
@@ -315,4 +320,33 @@ proptest! {
             prop_assert_ne!(connection.outcome, Outcome::Pending);
         }
     }
+}
+
+#[test]
+fn what_was_denied_is_told_once_and_has_no_end() {
+    let denied = |cookie, flow| Attempt {
+        generation: 3,
+        verdict: verdict::DENY,
+        ..attempt(cookie, flow, 0)
+    };
+    let mut connections = Connections::default();
+    assert_eq!(connections.denied(&denied(9, 1)), Some(KEY));
+    assert_eq!(news(&mut connections), ["opened 9.1"]);
+    let told = connections.get(&KEY).unwrap();
+    assert_eq!(told.outcome, Outcome::Denied);
+    assert_eq!(told.judged.as_deref().unwrap().generation, 3);
+    let end = Close {
+        flow: 0,
+        ..close(9, 1, 5)
+    };
+    connections.close(&end, &mut Ledger::default());
+    connections.tick(UNDECIDED_MAX_NS * 2);
+    assert!(news(&mut connections).is_empty());
+    // A send that is denied on a flow that goes on.
+    connections.attempt(&attempt(9, 2, 0));
+    connections.outcome(&outcome(9, 2, 1, 0));
+    assert_eq!(connections.denied(&denied(9, 2)), None);
+    assert_eq!(news(&mut connections), ["opened 9.2", "denied 9.2"]);
+    let second = Key { cookie: 9, flow: 2 };
+    assert_eq!(connections.get(&second).unwrap().ended_ns, None);
 }

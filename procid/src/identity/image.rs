@@ -67,6 +67,11 @@ impl Image {
         if !self.hash.is_pending() || self.root != self.id {
             return None;
         }
+        self.question()
+    }
+
+    /// What would be asked, or was, of the file it was run from.
+    pub fn question(&self) -> Option<Request> {
         Some(Request {
             id: self.id,
             file: self.exe?,

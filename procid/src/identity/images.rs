@@ -142,18 +142,20 @@ impl Images {
     }
 
     /// Sets the hash of an image's file, for it and for every fork that shares
-    /// its pending request. Says whether that changed anything.
-    pub fn set_hash(&mut self, id: &ImageId, hash: FileHash) -> bool {
+    /// its pending request. Returns the images for which that is news.
+    pub fn set_hash(&mut self, id: &ImageId, hash: FileHash) -> Vec<ImageId> {
         let root = self.images.get(id).map_or(*id, |image| image.root);
         let sharers = if hash.is_pending() {
             Vec::new()
         } else {
             self.sharers.remove(&root).unwrap_or_default()
         };
-        let mut changed = false;
+        let mut changed = Vec::new();
         for id in std::iter::once(*id).chain([root]).chain(sharers) {
             if let Some(image) = self.images.get_mut(&id) {
-                changed |= image.hash != hash;
+                if image.hash != hash {
+                    changed.push(id);
+                }
                 image.hash = hash;
             }
         }

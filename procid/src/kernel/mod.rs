@@ -8,7 +8,8 @@
 //! | [`losses`] | what the kernel side lost |
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
-//! | [`ring`] | the reading end of the ring buffer |
+//! | [`policy`] | the policy's tables, and what the programs know of hashes |
+//! | [`ring`] | the reading ends of the ring buffers |
 //! | [`probe`] | what `procid doctor` tries |
 
 use std::{
@@ -26,7 +27,7 @@ use aya::{
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
-use procid_common::image::{FileState, flags, known};
+use procid_common::image::{FileState, ImageId, KnownFile, flags, known};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
@@ -43,6 +44,7 @@ use crate::{
 use btf::KernelTypes;
 use hooks::{HOOKS, LENGTHS, Role};
 use losses::Losses;
+use policy::ImageHashes;
 use uncovered::Sight;
 
 mod accounts;
@@ -50,10 +52,12 @@ pub mod btf;
 mod hooks;
 mod iterate;
 mod losses;
+mod policy;
 mod probe;
 mod ring;
 mod uncovered;
 
+pub use policy::Policies;
 pub use probe::{Probe, probe};
 pub use ring::Ring;
 
@@ -81,9 +85,10 @@ pub struct Kernel {
     args: Args,
     clock: Array<MapData, u64>,
     losses: Losses,
-    known_files: HashMap<MapData, [u8; size_of::<FileState>()], u32>,
+    known_files: HashMap<MapData, [u8; size_of::<FileState>()], [u8; size_of::<KnownFile>()]>,
     inspector: Arc<iterate::Inspector>,
     tags: OwnedFd,
+    image_hashes: ImageHashes,
     /// What the programs log of their own failures.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -166,6 +171,7 @@ impl Kernel {
             known_files: take_map(&mut ebpf, "KNOWN_FILES")?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             tags: tags(&ebpf)?,
+            image_hashes: ImageHashes::take(&mut ebpf)?,
             report,
             args: options.args,
             logger,
@@ -179,11 +185,39 @@ impl Kernel {
         &self.report
     }
 
-    /// The ring's reading end; can be taken once.
+    /// The reading end of the ring of events; can be taken once.
     pub fn take_ring(&mut self) -> Option<Ring> {
-        let map = self.ebpf.take_map("EVENTS")?;
+        self.ring("EVENTS")
+    }
+
+    /// That of the ring of denied acts; can be taken once.
+    pub fn take_denials(&mut self) -> Option<Ring> {
+        self.ring("DENIALS")
+    }
+
+    fn ring(&mut self, name: &str) -> Option<Ring> {
+        let map = self.ebpf.take_map(name)?;
         let ring = RingBuf::try_from(map).ok()?;
         Ring::new(ring).ok()
+    }
+
+    /// The policy's tables; can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// The eBPF object has no such maps.
+    pub fn take_policies(&mut self) -> Result<Policies, AttachError> {
+        Policies::take(&mut self.ebpf)
+    }
+
+    /// Tells the programs the hash of the file that a live image was run from.
+    pub fn is_hashed(&mut self, image: &ImageId, sha256: [u8; 32]) {
+        self.image_hashes.insert(image, sha256);
+    }
+
+    /// An image has ended: the programs may have been told of it after that.
+    pub fn has_ended(&mut self, image: &ImageId) {
+        self.image_hashes.remove(image);
     }
 
     /// Processes and sockets that exist now: `TaskRow` and `SocketRow` events.
@@ -244,12 +278,17 @@ impl Kernel {
 
     /// Says that the hash of this state of a file is known: execs of it need
     /// not wake the agent, unless it runs a script.
-    pub fn is_known(&mut self, file: &FileState, runs_scripts: bool) {
-        let value = if runs_scripts {
-            known::INTERPRETER
-        } else {
-            known::PLAIN
+    pub fn is_known(&mut self, file: &FileState, sha256: [u8; 32], runs_scripts: bool) {
+        let known = KnownFile {
+            sha256,
+            kind: if runs_scripts {
+                known::INTERPRETER
+            } else {
+                known::PLAIN
+            },
+            reserved: 0,
         };
+        let value: [u8; size_of::<KnownFile>()] = zerocopy::transmute!(known);
         let state: [u8; size_of::<FileState>()] = zerocopy::transmute!(*file);
         if let Err(error) = self.known_files.insert(state, value, 0) {
             tracing::warn!(%error, "the programs cannot be told of a known file");

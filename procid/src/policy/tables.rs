@@ -1,10 +1,13 @@
-//! A compiled policy.
+//! A compiled policy, and who puts it in force.
+
+use std::{fmt, io};
 
 use procid_common::policy::{Bits, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, Uses};
 
-/// The tables of one policy. Keys have slot 0.
+/// The tables of one policy. Keys have slot 0: [`Enforcer`] puts in its own.
 #[derive(Clone, Debug)]
 pub struct Tables {
+    /// `generation`, `fallback` and `applied_ns` are the [`Enforcer`]'s.
     pub head: Head,
     /// With the bits of the value that count.
     pub facts: Vec<(u32, Fact, Bits)>,
@@ -13,4 +16,56 @@ pub struct Tables {
     pub inodes: Vec<(InodeKey, Uses)>,
     /// In order of time; the last one's `until_ns` is `u64::MAX`.
     pub epochs: Vec<Epoch>,
+}
+
+/// Puts policies in force; the kernel side, but for tests.
+///
+/// A generation is a number that grows with every policy put in force, by any
+/// agent, since the programs were loaded; 0: no policy.
+pub trait Enforcer: fmt::Debug + Send {
+    /// Puts a policy in force, whole and at once, and returns its generation.
+    /// With a deadline (nanoseconds since boot) the one before comes into force
+    /// again at that time, agent or no agent, unless it is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused; the policy before is still in force.
+    fn apply(&mut self, tables: &Tables, revert_at_ns: Option<u64>) -> io::Result<u64>;
+
+    /// The policy in force has no deadline any more.
+    ///
+    /// # Errors
+    ///
+    /// None waits to be confirmed, or the kernel's refusal.
+    fn confirm(&mut self) -> io::Result<()>;
+
+    /// Puts the policy before the one that waits to be confirmed in force again;
+    /// returns its generation.
+    ///
+    /// # Errors
+    ///
+    /// None waits to be confirmed, or the kernel's refusal.
+    fn revert(&mut self) -> io::Result<u64>;
+
+    /// Puts no policy in force.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    fn clear(&mut self) -> io::Result<()>;
+
+    /// The generation in force at this moment.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    fn generation(&self) -> io::Result<u64>;
+
+    /// Decisions made by each rule of the policy in force, by its index; the
+    /// last one's are the default's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    fn hits(&self) -> io::Result<Vec<u64>>;
 }

@@ -376,6 +376,7 @@ fn detail(action: &str, record: &Record) -> String {
                 .map_or(0, Vec::len),
         ),
         "loss" => causes(procid.and_then(|p| p.lost.as_ref())),
+        "policy" => policy_text(record),
         "exit" => match process.and_then(|process| process.exit_code) {
             Some(code) => format!("{executable} exited with {code}"),
             None => executable.to_owned(),
@@ -391,6 +392,36 @@ fn detail(action: &str, record: &Record) -> String {
         }
         _ => executable.to_owned(),
     }
+}
+
+/// What became of the policy: `apply: generation 3 of 9f86d081884c`.
+fn policy_text(record: &Record) -> String {
+    let procid = record.procid.as_deref();
+    let change = procid
+        .and_then(|procid| procid.policy.as_ref())
+        .map_or("change", |policy| policy.change.as_str());
+    let event = record.event.as_ref();
+    let reason = event.and_then(|event| event.reason.as_deref());
+    if event.and_then(|event| event.outcome.as_deref()) == Some("failure") {
+        return format!("{change} failed: {}", reason.unwrap_or("no reason given"));
+    }
+    let mut text = change.to_owned();
+    let rule = record.rule.as_ref();
+    if let Some(name) = rule.and_then(|rule| rule.name.as_deref()) {
+        let _ = write!(text, " {name}");
+    }
+    if let Some(reason) = reason {
+        let _ = write!(text, " ({reason})");
+    }
+    match procid.and_then(|procid| procid.generation) {
+        Some(generation) => {
+            let version = rule.and_then(|rule| rule.version.as_deref());
+            let version: String = version.unwrap_or("?").chars().take(HASH).collect();
+            let _ = write!(text, ": generation {generation} of {version}");
+        }
+        None => text.push_str(": no policy"),
+    }
+    text
 }
 
 fn causes(lost: Option<&std::collections::BTreeMap<String, u64>>) -> String {

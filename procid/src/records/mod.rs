@@ -52,6 +52,8 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub related: Option<Related>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub procid: Option<Box<Procid>>,
@@ -73,6 +75,9 @@ pub struct Event {
     pub action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
+    /// Why, as procid or the caller says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub module: String,
     pub dataset: String,
     /// Consecutive within one `agent.ephemeral_id`; absent in answers of
@@ -155,6 +160,16 @@ pub struct ErrorCode {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+pub struct Rule {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// SHA-256 of the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entity_id: Option<String>,
@@ -229,6 +244,8 @@ pub struct Procid {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
     /// `live` or `snapshot`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -276,6 +293,12 @@ pub struct Procid {
     /// Why a field one would expect is absent: field name → reason.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub unknown: std::collections::BTreeMap<String, String>,
+    /// Of the policy in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// `policy`: what became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyChange>,
     /// `ready`: the backend in use, `cgroup`, `lsm` or `lsm+cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
@@ -291,6 +314,13 @@ pub struct Procid {
     /// Last record of a `who` answer: what the answer could have missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,
+}
+
+/// Audit rules passed on the way to the verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    pub rule: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -361,6 +391,16 @@ pub struct ScriptHash {
 pub struct ParentState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<HashState>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyChange {
+    /// `apply`, `reload`, `confirm`, `revert`, `block`, `unblock`, `expire`.
+    pub change: String,
+    /// It is reverted then, unless it is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! | [`queue`] | records on their way out, and the wait for hashes |
 //! | [`start`] | what existed before the hooks, joined with what they saw since |
 //! | [`answers`] | what is known, to who asks |
+//! | [`callers`] | who changes the policy, and whom a rule is to name |
 //!
 //! It needs no kernel and knows no thread: it is told events, hashes and the
 //! time; it hands out records ([`Engine::next_record`]) and what it wants to
@@ -19,6 +20,7 @@ use std::{
 
 use procid_common::{
     image::{FileState, ImageId, flags},
+    policy::verdict,
     process::{Exit, Fork},
     socket::{Attempt, Close, Counts, Hook},
 };
@@ -26,6 +28,7 @@ use procid_common::{
 use super::{
     clock::Clock,
     origin::Origin,
+    policy::Generations,
     render::{Frame, Ready, Renderer, Telling},
     settings::Args,
 };
@@ -34,8 +37,8 @@ use crate::{
     decode::{Event, ExecFacts},
     identity::{
         entity::BootId,
-        hash::{Answer, FileHash, Missing, Request, settle::Offset},
-        image::Provenance,
+        hash::{Answer, FileHash, Grade, Missing, Request, settle::Offset},
+        image::{Image, Provenance},
         images::Images,
         script,
     },
@@ -45,6 +48,7 @@ use crate::{
 use queue::{Item, Queue};
 
 mod answers;
+mod callers;
 mod queue;
 mod start;
 #[cfg(test)]
@@ -70,7 +74,12 @@ pub enum Work {
     Hash(Request),
     Script(Box<script::Request>),
     /// The kernel itself gave the hash of that file, at that path.
-    Given(FileState, Option<Arc<[u8]>>),
+    Given(FileState, [u8; 32], Option<Arc<[u8]>>),
+    /// A question was answered with that hash: where the pool keeps it, the
+    /// kernel side is to know it too.
+    Settled(Request, [u8; 32]),
+    /// The file that live image was run from has that hash.
+    Hashed(ImageId, [u8; 32]),
     /// That image ended at that time, nanoseconds since boot.
     Ended(ImageId, u64),
 }
@@ -134,6 +143,7 @@ impl Engine {
                 origin: setup.origin,
                 args: setup.args,
                 clock: setup.clock,
+                rules: Generations::default(),
             },
             connections,
             queue: Queue::default(),
@@ -170,6 +180,11 @@ impl Engine {
             Event::Fork(fork) => self.fork(&fork, None),
             Event::Exec(facts) => self.exec(facts),
             Event::Exit(exit) => self.exit(&exit),
+            Event::Attempt(attempt) if attempt.verdict == verdict::DENY => {
+                if let Some(key) = self.connections.denied(&attempt) {
+                    self.hold_images(key);
+                }
+            }
             Event::Attempt(attempt) => self.attempt(&attempt),
             Event::Outcome(outcome) => self.connections.outcome(&outcome),
             Event::Close(close) => self.connections.close(&close, &mut *self.accounts),
@@ -190,7 +205,15 @@ impl Engine {
 
     /// Takes in the end of a [`Work::Hash`].
     pub fn hash(&mut self, answer: Answer) {
-        self.images.set_hash(&answer.id, answer.hash);
+        let changed = self.images.set_hash(&answer.id, answer.hash);
+        if let FileHash::Known { sha256, .. } = answer.hash {
+            let live = |id: &ImageId| self.images.get(id).is_some_and(|i| i.ended_ns.is_none());
+            let live = changed.into_iter().filter(live);
+            self.work.extend(live.map(|id| Work::Hashed(id, sha256)));
+            let question = self.images.get(&answer.id).and_then(Image::question);
+            self.work
+                .extend(question.map(|question| Work::Settled(question, sha256)));
+        }
         if answer.hash == FileHash::None(Missing::Pending) {
             return;
         }
@@ -296,6 +319,11 @@ impl Engine {
         there
     }
 
+    /// Policies whose decisions may be told of.
+    pub(super) fn rules_are(&mut self, rules: Generations) {
+        self.frame.rules = rules;
+    }
+
     /// Tells the engine how far the time of day is from the time since boot.
     pub fn clock_is(&mut self, offset: Offset) {
         self.frame.clock.follow(offset);
@@ -356,10 +384,14 @@ impl Engine {
         self.ask_for_script(&id, place);
         if let Some(image) = self.images.get(&id)
             && let Some(file) = image.exe
-            && image.hash.is_given()
+            && let FileHash::Known {
+                sha256,
+                grade: Grade::Kernel,
+            } = image.hash
             && image.flags & flags::FILE_KNOWN == 0
         {
-            self.work.push_back(Work::Given(file, image.path.clone()));
+            self.work
+                .push_back(Work::Given(file, sha256, image.path.clone()));
         }
         self.push(Item::Exec(id), at_ns);
     }
@@ -425,6 +457,7 @@ impl Engine {
                     let at_ns = speaker.at_ns;
                     self.push(Item::Used(key, speaker), at_ns);
                 }
+                News::Denied(told) => self.push(Item::Standalone(told), self.now_ns),
                 News::Closed(key) => self.push(Item::Closed(key), self.now_ns),
                 News::Forgotten(connection) => {
                     for id in connection.images() {
@@ -458,6 +491,7 @@ impl Engine {
         };
         let mut record = match what {
             Item::Ready(ready) => renderer.ready(*ready, at_ns),
+            Item::Policy(news) => renderer.policy(*news, at_ns),
             Item::Loss(lost) => renderer.loss(lost, at_ns),
             Item::Fork(id) => renderer.fork(&id, at_ns),
             Item::Exec(id) => renderer.exec(&id, at_ns),
@@ -477,7 +511,7 @@ impl Engine {
             Item::Closed(key) => {
                 renderer.connection(key, self.connections.get(&key)?, Telling::Closed)
             }
-            Item::Nameless(row) => renderer.connection(row.0, &row.1, Telling::Opened),
+            Item::Standalone(row) => renderer.connection(row.0, &row.1, Telling::Opened),
         };
         if let Some(id) = subject {
             self.remember_pending(id);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use procid_common::image::ImageId;
 
 use crate::{
-    agent::render::Ready,
+    agent::render::{PolicyNews, Ready},
     connections::{Connection, Connections, Key, Speaker},
     identity::images::Images,
 };
@@ -18,6 +18,7 @@ pub const HOLD_NS: u64 = 100_000_000;
 #[derive(Debug)]
 pub(super) enum Item {
     Ready(Box<Ready>),
+    Policy(Box<PolicyNews>),
     /// Lost since the last one, by cause.
     Loss(BTreeMap<String, u64>),
     Fork(ImageId),
@@ -31,9 +32,9 @@ pub(super) enum Item {
     Used(Key, Box<Speaker>),
     Update(Key),
     Closed(Key),
-    /// A socket found open without a cookie: nothing later can name it, so
-    /// that it is told of and not kept.
-    Nameless(Box<(Key, Connection)>),
+    /// What is told of and not kept: a socket found open without a cookie, which
+    /// nothing later can name; an act that was denied on a flow that goes on.
+    Standalone(Box<(Key, Connection)>),
 }
 
 impl Item {
@@ -41,6 +42,7 @@ impl Item {
     pub(super) fn subject(&self, connections: &Connections) -> Option<ImageId> {
         match self {
             Self::Ready(_) | Self::Loss(_) => None,
+            Self::Policy(news) => news.image,
             Self::Fork(id)
             | Self::Exec(id)
             | Self::Exit(id, _)
@@ -50,7 +52,7 @@ impl Item {
             Self::Opened(key) | Self::Update(key) | Self::Closed(key) => {
                 connections.get(key).map(|connection| connection.image)
             }
-            Self::Nameless(row) => Some(row.1.image),
+            Self::Standalone(row) => Some(row.1.image),
         }
     }
 }

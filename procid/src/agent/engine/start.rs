@@ -94,7 +94,7 @@ impl Engine {
             let key = Key { cookie: 0, flow: 0 };
             let connection = Connection::of_row(row, holders);
             let at_ns = connection.started_ns;
-            self.push(Item::Nameless(Box::new((key, connection))), at_ns);
+            self.push(Item::Standalone(Box::new((key, connection))), at_ns);
         } else if self.connections.found(row, holders) {
             self.hold_images(Key {
                 cookie: row.cookie,

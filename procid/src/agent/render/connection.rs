@@ -2,6 +2,7 @@
 
 use procid_common::{
     image::ImageId,
+    policy::{NO_RULE, verdict},
     socket::{Hook, flags},
 };
 
@@ -10,11 +11,12 @@ use super::{
     process::{provenance, put_actor},
 };
 use crate::{
-    connections::{Connection, Key, Outcome, Role, Speaker},
+    connections::{Connection, Judged, Key, Outcome, Role, Speaker},
     flow::community_id::community_id,
     identity::image::Provenance,
     records::{
-        Endpoint, ErrorCode, Event, Network, Process, Procid, Record, Related, Socket, Wire, words,
+        Audit, Endpoint, ErrorCode, Event, Network, Process, Procid, Record, Related, Rule, Socket,
+        Wire, words,
     },
 };
 
@@ -62,6 +64,9 @@ impl Renderer<'_> {
         self.put_ends(&mut record, connection);
         self.put_owner(&mut record, &mut procid, connection);
         put_outcome(&mut record, &mut procid, connection, is_act);
+        if is_act && let Some(judged) = connection.judged.as_deref() {
+            self.put_judged(&mut record, &mut procid, judged);
+        }
         if telling != Telling::Opened && (telling != Telling::Answer || ended_ns.is_some()) {
             put_bytes(&mut record, &mut procid, connection);
         }
@@ -113,6 +118,41 @@ impl Renderer<'_> {
         }
         record.procid = Some(procid);
         record
+    }
+
+    /// What the policy said, and which rule.
+    fn put_judged(&self, record: &mut Record, procid: &mut Procid, judged: &Judged) {
+        let rules = &self.frame.rules;
+        procid.verdict = Some(
+            match judged.verdict {
+                verdict::DENY => "deny",
+                verdict::AUDIT => "audit",
+                _ => "allow",
+            }
+            .to_owned(),
+        );
+        procid.generation = Some(judged.generation);
+        if judged.unknown {
+            procid.flags.push("hash-unknown".to_owned());
+        }
+        if judged.audit != NO_RULE
+            && let Some(rule) = rules.rule(judged.generation, judged.audit)
+        {
+            procid.audit = Some(Audit {
+                rule: rule.name.iter().map(ToString::to_string).collect(),
+            });
+        }
+        let Some(rule) = rules.rule(judged.generation, judged.rule) else {
+            absent(procid, "rule", "the policy was another agent's");
+            return;
+        };
+        record.rule = Some(Rule {
+            name: rule.name.map(|name| name.to_string()),
+            version: Some(rule.version.to_string()),
+        });
+        if judged.rule == NO_RULE {
+            absent(procid, "rule.name", "no rule matched: the default decided");
+        }
     }
 
     fn put_opener(&self, procid: &mut Procid, connection: &Connection) {
@@ -171,8 +211,10 @@ impl Renderer<'_> {
             Provenance::Live => Some("egress"),
             Provenance::Snapshot => None,
         };
-        let source_ip = connection.source_ip();
-        let source_port = connection.source_port();
+        // A connect that was denied has been given no source.
+        let is_sourceless = connection.outcome == Outcome::Denied && act(connection) == "connect";
+        let source_ip = connection.source_ip().filter(|_| !is_sourceless);
+        let source_port = connection.source_port().filter(|_| !is_sourceless);
         let Some(destination_ip) = connection.destination_ip() else {
             record.network = direction.map(|direction| Network {
                 direction: Some(direction.to_owned()),
@@ -384,6 +426,13 @@ fn types(connection: &Connection, telling: Telling) -> &'static [&'static str] {
         (Telling::Closed, _) => &["connection", "end"],
         (Telling::Update(_), _) => &["connection", "info"],
         (_, Provenance::Snapshot) => &["info"],
+        _ if connection.outcome == Outcome::Denied => {
+            if matches!(connection.role(), Role::Speaker(_) | Role::SpeakerOfUnknown) {
+                &["connection", "info", "denied"]
+            } else {
+                &["connection", "denied"]
+            }
+        }
         _ if matches!(connection.role(), Role::Speaker(_) | Role::SpeakerOfUnknown) => {
             SPEAKER_TYPES
         }
@@ -393,7 +442,8 @@ fn types(connection: &Connection, telling: Telling) -> &'static [&'static str] {
 
 fn put_outcome(record: &mut Record, procid: &mut Procid, connection: &Connection, is_act: bool) {
     let word = match connection.outcome {
-        Outcome::Success => Some("success"),
+        // That is what the policy wanted.
+        Outcome::Success | Outcome::Denied => Some("success"),
         Outcome::Failure(_) | Outcome::Abandoned => Some("failure"),
         Outcome::Unknown | Outcome::Pending => Some("unknown"),
         Outcome::Found => None,

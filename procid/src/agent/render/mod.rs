@@ -5,6 +5,7 @@
 //! | [`process`] | process objects: identity, credentials, hash, parent |
 //! | [`connection`] | `connect`, `send`, `close` and rows of sockets |
 //! | [`lifecycle`] | `fork`, `exec`, `exit`, `hash` and rows of processes |
+//! | [`policy`] | `policy` |
 //! | [`report`] | `ready`, `loss` and what an answer covers |
 //!
 //! A record is made when it leaves, from facts, so that it says what is known
@@ -12,7 +13,7 @@
 //! has its reason in `procid.unknown`.
 
 use crate::{
-    agent::{clock::Clock, origin::Origin, settings::Args},
+    agent::{clock::Clock, origin::Origin, policy::Generations, settings::Args},
     identity::{entity::BootId, images::Images},
     records::{self, Procid, Record},
     time::rfc3339_ns,
@@ -20,10 +21,12 @@ use crate::{
 
 mod connection;
 mod lifecycle;
+mod policy;
 mod process;
 mod report;
 
 pub(super) use connection::{Telling, community_id_of, pid, uid};
+pub(super) use policy::PolicyNews;
 pub(super) use process::hex;
 pub(super) use report::{Ready, coverage};
 
@@ -34,6 +37,7 @@ pub(super) struct Frame {
     pub(super) origin: Origin,
     pub(super) args: Args,
     pub(super) clock: Clock,
+    pub(super) rules: Generations,
 }
 
 /// The facts that records are made of.

@@ -33,7 +33,7 @@ pub struct Check {
 
 impl Check {
     pub(super) fn execute(self) -> Result<Code, Failure> {
-        let (name, text) = file::read(&self.file)?;
+        let (name, text) = file::read_or_stdin(&self.file).map_err(Failure::usage)?;
         let problems = match parse(&text, &name, &Accounts) {
             Ok(parsed) => parsed.warnings,
             Err(errors) => errors,

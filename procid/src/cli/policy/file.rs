@@ -1,77 +1,99 @@
-//! The text of a policy, from a file or stdin.
+//! A policy's file, read.
 
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use crate::cli::failure::Failure;
+use crate::agent::settings::{POLICY_BYTES, PolicyFile};
 
-/// Bytes of a policy: hundreds of times what 1,024 rules need.
-const MAX: u64 = 16 << 20;
+/// Reads a policy: a regular file of text that is not too long.
+///
+/// # Errors
+///
+/// One sentence that names the file.
+pub fn read(path: &Path) -> Result<PolicyFile, String> {
+    let at = path.display();
+    let failed = |error: io::Error| format!("cannot read {at}: {error}");
+    // Not blocking: a named pipe has no writer yet.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options()
+        .read(true)
+        .custom_flags(nonblock)
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!("{at} is not a regular file; name a policy's file"));
+    }
+    let text = text_of(file, &at.to_string())?;
+    Ok(PolicyFile {
+        path: path.to_owned(),
+        text,
+    })
+}
 
 /// Reads FILE; `-` is stdin. Returns its name in messages, and its text.
 ///
 /// # Errors
 ///
-/// Exit code 2: it cannot be read, is too large, or is no UTF-8.
-pub(super) fn read(file: &Path) -> Result<(String, String), Failure> {
-    if file == Path::new("-") {
+/// One sentence that names the file.
+pub(super) fn read_or_stdin(path: &Path) -> Result<(String, String), String> {
+    if path == Path::new("-") {
         let name = "<stdin>".to_owned();
-        return Ok((name.clone(), text(io::stdin().lock(), &name)?));
+        let text = text_of(io::stdin().lock(), &name)?;
+        return Ok((name, text));
     }
-    let name = file.display().to_string();
-    let open = File::open(file).map_err(|error| unreadable(&name, &error))?;
-    Ok((name.clone(), text(open, &name)?))
+    let PolicyFile { path, text } = read(path)?;
+    Ok((path.display().to_string(), text))
 }
 
-fn unreadable(name: &str, error: &io::Error) -> Failure {
-    Failure::usage(format!("{name}: {error}"))
-}
-
-fn text(source: impl Read, name: &str) -> Result<String, Failure> {
+fn text_of(source: impl Read, at: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     source
-        .take(MAX + 1)
+        .take(POLICY_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(name, &error))?;
-    if bytes.len() as u64 > MAX {
-        return Err(Failure::usage(format!(
-            "{name}: larger than {} MiB, which no policy is; name another file",
-            MAX >> 20
-        )));
+        .map_err(|error| format!("cannot read {at}: {error}"))?;
+    if bytes.len() > POLICY_BYTES {
+        return Err(format!(
+            "{at} is longer than a policy can be ({POLICY_BYTES} bytes); shorten it"
+        ));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let before = error.as_bytes().get(..error.utf8_error().valid_up_to());
-        let line = before
-            .unwrap_or_default()
-            .split(|byte| *byte == b'\n')
-            .count();
-        Failure::usage(format!("{name}:{line}: not UTF-8; save the file as UTF-8"))
+        let valid = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..valid).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{at}:{line}: not UTF-8; save the file as UTF-8")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::failure::Code;
 
     #[test]
-    fn the_text_is_whole() {
-        assert_eq!(text(&b"mode = 1\n"[..], "p").unwrap(), "mode = 1\n");
-        assert_eq!(
-            text(io::repeat(b' ').take(MAX), "p").unwrap().len() as u64,
-            MAX
-        );
+    fn what_is_no_policy_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.toml");
+        let error = || read(&path).unwrap_err();
+        assert!(error().contains("cannot read"), "{}", error());
+        std::fs::write(&path, b"a\nb\xff").unwrap();
+        assert!(error().contains("p.toml:2: not UTF-8"), "{}", error());
+        std::fs::write(&path, vec![b'#'; POLICY_BYTES + 1]).unwrap();
+        assert!(error().contains("longer"), "{}", error());
+        assert!(read(directory.path()).is_err());
+        std::fs::write(&path, "mode = \"audit\"").unwrap();
+        assert_eq!(read(&path).unwrap().text, "mode = \"audit\"");
     }
 
     #[test]
-    fn what_is_no_text_is_refused_with_its_line() {
-        let failure = text(&b"a\nb\xff"[..], "p").unwrap_err();
-        assert_eq!(failure.code, Code::Usage);
-        assert_eq!(failure.message, "p:2: not UTF-8; save the file as UTF-8");
-        let failure = text(io::repeat(b' '), "p").unwrap_err();
-        assert!(failure.message.contains("larger than 16 MiB"));
+    fn a_pipe_without_a_writer_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+        assert!(read(&path).unwrap_err().contains("not a regular file"));
     }
 }

@@ -1,27 +1,46 @@
-//! `procid policy …`: one module for each of its commands.
+//! `procid policy`: which policy is in force.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`file`] | the text of a policy, from a file or stdin |
-//! | [`check`] | `procid policy check` |
+//! | [`apply`] | `apply`, `confirm`, `revert` |
+//! | [`check`] | `check` |
+//! | [`show`] | `show` |
+//! | [`file`](mod@file) | a policy's file, read |
 
 use clap::Subcommand;
 
 use super::failure::{Code, Failure};
 
+pub mod apply;
 pub mod check;
 pub mod file;
+pub mod show;
 
-/// Rules on which process image may speak to whom.
+/// Which image may speak to whom: check rules, put them in force, and see what
+/// they do.
+#[derive(Debug, clap::Args)]
+pub struct Policy {
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Policy {
+enum Command {
     Check(check::Check),
+    Apply(apply::Apply),
+    Confirm(apply::Confirm),
+    Revert(apply::Revert),
+    Show(show::Show),
 }
 
 impl Policy {
     pub(super) fn execute(self) -> Result<Code, Failure> {
-        match self {
-            Self::Check(check) => check.execute(),
+        match self.command {
+            Command::Check(check) => check.execute(),
+            Command::Apply(apply) => apply.execute(),
+            Command::Confirm(confirm) => confirm.execute(),
+            Command::Revert(revert) => revert.execute(),
+            Command::Show(show) => show.execute(),
         }
     }
 }

@@ -125,7 +125,7 @@ pub const ACTIONS: &[Action] = &[
         Some("configuration"),
         &[&["change"]],
         &["success", "failure"],
-        &[],
+        &["process", "procid.policy.change", "rule.version"],
     ),
     row("loss", None, &[&["info"]], &[], &["procid.lost"]),
 ];
@@ -302,6 +302,9 @@ fn check_event(fields: Fields<'_>, wrong: &mut Vec<String>) {
                 &["event.start", "event.end", "event.duration"],
                 wrong,
             );
+        }
+        "policy" if fields.text("event.outcome") == Some("failure") => {
+            require(fields, &["event.reason"], wrong);
         }
         "hash" if fields.text("procid.hash.reason") == Some("pending") => {
             wrong.push("a hash record says that the hash is pending".to_owned());

@@ -258,6 +258,7 @@ pub const FIELDS: &[Field] = &[
         Kind::Keyword,
         &["success", "failure", "unknown"],
     ),
+    any("event.reason", Kind::Keyword),
     one_of("event.module", Kind::Keyword, &["procid"]),
     any("event.dataset", Kind::Keyword),
     any("event.sequence", Kind::Long),
@@ -338,6 +339,14 @@ pub const FIELDS: &[Field] = &[
     any("procid.flags", Kind::Keywords),
     any("procid.unknown", Kind::KeywordMap),
     any("procid.generation", Kind::Long),
+    one_of(
+        "procid.policy.change",
+        Kind::Keyword,
+        &[
+            "apply", "reload", "confirm", "revert", "block", "unblock", "expire",
+        ],
+    ),
+    any("procid.policy.confirm_by", Kind::Date),
     one_of(
         "procid.backend",
         Kind::Keyword,

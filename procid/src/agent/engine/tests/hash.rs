@@ -82,7 +82,7 @@ fn a_record_waits_for_its_script_and_one_that_did_not_is_followed_by_word_of_it(
                     hash: HASH,
                 }),
                 Work::Script(request) => requests.push(request),
-                Work::Given(..) | Work::Ended(..) => {}
+                Work::Given(..) | Work::Settled(..) | Work::Hashed(..) | Work::Ended(..) => {}
             }
         }
         assert!(engine.next_record().is_none(), "it waits");

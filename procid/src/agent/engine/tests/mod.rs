@@ -25,6 +25,7 @@ use crate::{
 mod any;
 mod hash;
 mod life;
+mod policy;
 mod start;
 mod who;
 

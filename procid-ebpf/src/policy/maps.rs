@@ -1,0 +1,203 @@
+//! The maps of the policy: written by the agent, but for what is remembered of
+//! images and cgroups between decisions.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    helpers::generated::bpf_get_smp_processor_id,
+    macros::btf_map,
+};
+use procid_common::{
+    image::ImageId,
+    policy::{
+        Bits, EXPIRIES_MAX, Epoch, Fact, HashKey, Head, InodeKey, Lineage, Name, Node, RULES_MAX,
+        SLOTS, Subject, SubjectKey, Uses, decide::Progress,
+    },
+    socket::Address,
+};
+
+use super::{Judgement, Question};
+use crate::{atomic, kernel::Kptr};
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+/// The word of [`procid_common::policy::active`].
+#[btf_map]
+pub(super) static ACTIVE: Array<u64, 1> = Array::new();
+
+#[btf_map]
+pub(super) static HEADS: Array<Head, { SLOTS as usize }> = Array::new();
+
+/// Nanoseconds since boot at which a slot gives way to its fallback; 0: never.
+#[btf_map]
+pub(super) static DEADLINES: Array<u64, { SLOTS as usize }> = Array::new();
+
+#[btf_map]
+pub(super) static EPOCHS: Array<Epoch, { SLOTS as usize * EXPIRIES_MAX }> = Array::new();
+
+#[btf_map]
+pub(super) static FACTS: LpmTrie<Fact, Bits, 262_144> = LpmTrie::new();
+
+#[btf_map]
+pub(super) static NAMES: HashMap<Name, Node, 65_536, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub(super) static HASHES: HashMap<HashKey, Uses, 65_536, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub(super) static INODES: HashMap<InodeKey, Uses, 65_536, ON_DEMAND> = HashMap::new();
+
+/// The host's own addresses, beside the loopback networks.
+#[btf_map]
+pub(super) static OWN_ADDRESSES: HashMap<Address, u32, 4_096, ON_DEMAND> = HashMap::new();
+
+/// SHA-256 of the files that live images were run from, as far as it is known.
+#[btf_map]
+pub(crate) static IMAGE_HASHES: HashMap<ImageId, [u8; 32], 65_536, ON_DEMAND> = HashMap::new();
+
+/// What an image satisfies; what is not here is found out again.
+#[btf_map]
+pub(super) static SUBJECTS: LruHashMap<SubjectKey, Subject, 16_384> = LruHashMap::new();
+
+/// What the images before one satisfy, and its parent: kept at fork and exec,
+/// and by the agent of those that were there before the policy.
+#[btf_map]
+pub(super) static LINEAGES: HashMap<SubjectKey, Lineage, 131_072, ON_DEMAND> = HashMap::new();
+
+/// A cgroup, for one policy.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct CgroupKey {
+    pub(super) id: u64,
+    pub(super) generation: u64,
+}
+
+/// What a cgroup satisfies; what is not here is found out again. (A cgroup of
+/// the v2 hierarchy is never renamed.)
+#[btf_map]
+pub(super) static CGROUP_RULES: LruHashMap<CgroupKey, Bits, 4_096> = LruHashMap::new();
+
+/// Decisions by `slot * (RULES_MAX + 1) + rule`; the last rule is the default.
+#[btf_map]
+pub(super) static HITS: PerCpuArray<u64, { SLOTS as usize * (RULES_MAX + 1) }> = PerCpuArray::new();
+
+/// Acts that were denied: of their own ring, so that a flood of others hides
+/// none of them.
+#[btf_map]
+pub(crate) static DENIALS: RingBuf<u8, { 1 << 20 }> = RingBuf::new();
+
+/// Depth of a path inside its file system, and of a cgroup, that is followed.
+pub(super) const DEPTH_MAX: usize = 32;
+
+/// Longest name (`NAME_MAX`) and its NUL.
+pub(super) const TEXT_MAX: usize = 256;
+
+/// What is too large for the stack. A program can be preempted by another one
+/// on its CPU: who takes one marks it taken.
+#[repr(C)]
+pub(super) struct Scratch {
+    /// 1: taken.
+    pub(super) taken: u64,
+    /// Its place.
+    pub(super) at: u32,
+    pub(super) reserved: u32,
+    /// What a name is looked for of: the address of a `struct file` or of a
+    /// `struct kernfs_node`.
+    pub(super) named: Kptr,
+    pub(super) question: Question,
+    /// Whose subject is found out.
+    pub(super) key: SubjectKey,
+    pub(super) hash: HashKey,
+    pub(super) cgroup_key: CgroupKey,
+    /// The file that image was run from.
+    pub(super) exe_ino: u64,
+    pub(super) exe_dev: u32,
+    /// 1: there is one.
+    pub(super) has_file: u32,
+    /// 1: its name is asked for, and can be; 1: it is known, or not asked for.
+    pub(super) asks_name: u32,
+    pub(super) path_known: u32,
+    pub(super) judgement: Judgement,
+    pub(super) progress: Progress,
+    pub(super) denied: u32,
+    pub(super) verdict: u32,
+    pub(super) slot: u32,
+    pub(super) now: u64,
+    /// Through which a number goes that the verifier is to know nothing of: it
+    /// would follow each value by itself.
+    pub(super) choice: u64,
+    pub(super) around: Bits,
+    pub(super) fact: Key<Fact>,
+    pub(super) subject: Subject,
+    pub(super) lineage: Lineage,
+    /// What a file's name satisfies.
+    pub(super) path: Uses,
+    /// What a cgroup satisfies.
+    pub(super) cgroup: Bits,
+    /// What the units it is in satisfy.
+    pub(super) unit: Bits,
+    pub(super) name: Name,
+    /// A cgroup's name, as far as its length is looked for.
+    pub(super) text: [u8; TEXT_MAX],
+    /// Addresses of what lies above a file or a cgroup, the nearest first.
+    pub(super) chain: [u64; DEPTH_MAX],
+    pub(super) depth: u64,
+    /// Bytes of a name that are still to be matched.
+    pub(super) left: u32,
+}
+
+pub(super) const SCRATCHES_MAX: u32 = 64;
+
+#[btf_map]
+pub(super) static SCRATCHES: Array<Scratch, { SCRATCHES_MAX as usize }> = Array::new();
+
+/// Takes a scratch, if any of a few is free.
+#[inline(always)]
+pub(super) fn take() -> Option<&'static mut Scratch> {
+    let at = procid_take();
+    let scratch = scratch_at(at)?;
+    scratch.at = at;
+    Some(scratch)
+}
+
+/// The place of a scratch that was free and is taken now; else one that there is
+/// not. See [`super::ask`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_take() -> u32 {
+    const TRIES: u32 = 8;
+    // SAFETY: takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    for index in 0..TRIES {
+        let at = cpu.wrapping_mul(TRIES).wrapping_add(index) % SCRATCHES_MAX;
+        let Some(scratch) = SCRATCHES.get_ptr_mut(at) else {
+            break;
+        };
+        // SAFETY: a map value; only who sees it free goes on to use it.
+        if unsafe { atomic::exchange_if(&raw mut (*scratch).taken, 0, 1) } == 0 {
+            return at;
+        }
+    }
+    u32::MAX
+}
+
+/// The one that a caller has taken.
+#[inline(always)]
+pub(super) fn scratch_at(at: u32) -> Option<&'static mut Scratch> {
+    // SAFETY: a map value that its taker alone uses.
+    SCRATCHES
+        .get_ptr_mut(at)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+#[inline(always)]
+pub(super) fn head_at(slot: u32) -> Option<&'static Head> {
+    // SAFETY: a map value; what is in use is not written.
+    HEADS.get_ptr(slot).map(|head| unsafe { &*head })
+}
+
+#[inline(always)]
+pub(super) fn give_back(scratch: &mut Scratch) {
+    // SAFETY: our own word.
+    unsafe { core::ptr::write_volatile(&raw mut scratch.taken, 0) };
+}

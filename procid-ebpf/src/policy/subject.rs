@@ -1,0 +1,452 @@
+//! Which rules an image satisfies, and a cgroup: found out at the first
+//! decision, and kept.
+
+use procid_common::{
+    event::Loss,
+    image::ImageId,
+    policy::{Bits, Head, InodeKey, SLOTS, SubjectKey, Uses, flags},
+};
+
+use super::{
+    and, each,
+    maps::{
+        CGROUP_RULES, CgroupKey, HASHES, HEADS, IMAGE_HASHES, INODES, LINEAGES, SUBJECTS, Scratch,
+        give_back, head_at, scratch_at, take,
+    },
+    names::{or_word, procid_file_rules},
+    put,
+};
+use crate::{
+    identity::image_of,
+    kernel::{Kptr, offset},
+    maps::{IMAGES, lost},
+};
+
+/// Puts what the image of the current task satisfies under the policy of a slot
+/// into `scratch.subject`, if that is known; else 0. See
+/// [`super::ask`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    let Some(image) = image_of(Kptr::current()) else {
+        return 0;
+    };
+    scratch.key = SubjectKey {
+        image,
+        slot: slot.into(),
+    };
+    let Some(subject) = SUBJECTS.get_ptr(&scratch.key) else {
+        return 0;
+    };
+    // SAFETY: a map value, whose plain words are written once; the kernel does
+    // not free it while a program may read it.
+    let subject = unsafe { &*subject };
+    let is_news = subject.hash_known == 0
+        && head.flags & flags::ASKS_HASH != 0
+        && IMAGE_HASHES.get_ptr(&scratch.key.image).is_some();
+    if subject.generation != head.generation || is_news {
+        return 0;
+    }
+    let into = &mut scratch.subject;
+    each(|word| {
+        put(&mut into.yes[word], subject.yes[word]);
+        put(&mut into.maybe[word], subject.maybe[word]);
+    });
+    1
+}
+
+/// Keeps `scratch.subject` for the next decision.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn procid_keep_subject(at: u32) -> u32 {
+    if let Some(scratch) = scratch_at(at)
+        && SUBJECTS.insert(&scratch.key, &scratch.subject, 0).is_err()
+    {
+        lost(Loss::PolicyOverflow); // it is found out again
+    }
+    1
+}
+
+/// Fills in `scratch.subject` for the image of `scratch.key`, which the current
+/// task runs, and what `scratch.lineage` says of the image itself. Step by step,
+/// because the frames of functions that call each other add up.
+#[inline(always)]
+pub(super) fn find_out(at: u32, slot: u32) {
+    procid_exe(at, slot);
+    let mut known = 1;
+    if let Some(scratch) = scratch_at(at)
+        && scratch.asks_name != 0
+    {
+        known = procid_file_rules(at, slot);
+    }
+    if let Some(scratch) = scratch_at(at) {
+        scratch.path_known &= known;
+    }
+    procid_by_path(at, slot);
+    procid_by_inode(at, slot);
+    procid_by_hash(at, slot);
+    procid_by_descent(at, slot);
+}
+
+/// Finds the file that the image was run from, and whether the task's link to
+/// it is still the same: a process can have it changed (PR_SET_MM), and the name
+/// of another file than was run says nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    clear(&mut scratch.path);
+    scratch.path_known = 1;
+    scratch.asks_name = 0;
+    scratch.exe_dev = 0;
+    scratch.exe_ino = 0;
+    scratch.has_file = 0;
+    let Some(file) = Kptr::current()
+        .follow(offset!(task_mm))
+        .and_then(|mm| mm.follow(offset!(mm_exe_file)))
+    else {
+        return 0;
+    };
+    scratch.has_file = 1;
+    scratch.named = file;
+    let Some((dev, ino, generation)) = inode_of(file) else {
+        scratch.path_known = 0;
+        return 0;
+    };
+    scratch.exe_dev = dev;
+    scratch.exe_ino = ino;
+    let mut same = true;
+    if let Some(record) = IMAGES.get_ptr(&scratch.key.image) {
+        // SAFETY: a map value; the image is alive.
+        let exe = unsafe { &(*record).exe };
+        same = exe.ino == ino && exe.dev == dev && exe.generation == generation;
+        scratch.exe_dev = exe.dev;
+        scratch.exe_ino = exe.ino;
+    }
+    if head.flags & flags::ASKS_PATH != 0 {
+        scratch.asks_name = u32::from(same);
+        scratch.path_known = u32::from(same);
+    }
+    1
+}
+
+#[inline(always)]
+fn inode_of(file: Kptr) -> Option<(u32, u64, u32)> {
+    let inode = file.follow(offset!(file_inode))?;
+    let sb = inode.follow(offset!(inode_sb))?;
+    Some((
+        sb.read(offset!(super_dev))?,
+        inode.read(offset!(inode_ino))?,
+        inode.read(offset!(inode_generation))?,
+    ))
+}
+
+/// Begins `scratch.subject` with what the name of the file satisfies.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_by_path(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    scratch.subject.generation = head.generation;
+    let unknown = all_if(scratch.path_known == 0);
+    each(|word| {
+        let own = head.no_path[word] | scratch.path.own[word];
+        put(&mut scratch.subject.yes[word], own);
+        put(&mut scratch.subject.maybe[word], own | unknown);
+        let others = &mut scratch.lineage;
+        let ancestor = scratch.path.ancestor[word];
+        put(&mut others.as_ancestor[word], ancestor);
+        put(&mut others.maybe_as_ancestor[word], ancestor | unknown);
+        let parent = scratch.path.parent[word];
+        put(&mut others.as_parent[word], parent);
+        put(&mut others.maybe_as_parent[word], parent | unknown);
+    });
+    1
+}
+
+/// ANDs what the number of the inode satisfies.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_by_inode(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    if head.flags & flags::ASKS_INODE == 0 {
+        return 1;
+    }
+    let inode = INODES.get_ptr(InodeKey {
+        slot,
+        dev: scratch.exe_dev,
+        ino: scratch.exe_ino,
+    });
+    satisfy(scratch, &head.no_inode, inode);
+    1
+}
+
+/// ANDs what the hash of the file satisfies, or may satisfy.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_by_hash(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    scratch.subject.hash_known = 1;
+    if head.flags & flags::ASKS_HASH == 0 {
+        return 1;
+    }
+    if scratch.has_file == 0 {
+        satisfy(scratch, &head.no_hash, None);
+        return 1;
+    }
+    let Some(sha256) = IMAGE_HASHES.get_ptr(&scratch.key.image) else {
+        scratch.subject.hash_known = 0;
+        each(|word| {
+            let subject = &mut scratch.subject;
+            let yes = subject.yes[word] & head.no_hash[word];
+            put(&mut subject.yes[word], yes);
+            let others = &mut scratch.lineage;
+            let ancestor = others.maybe_as_ancestor[word] | head.ancestor_by_hash[word];
+            put(&mut others.maybe_as_ancestor[word], ancestor);
+            let parent = others.maybe_as_parent[word] | head.parent_by_hash[word];
+            put(&mut others.maybe_as_parent[word], parent);
+        });
+        return 1;
+    };
+    scratch.hash.slot = slot;
+    // SAFETY: a map value, written once.
+    scratch.hash.sha256 = unsafe { *sha256 };
+    let uses = HASHES.get_ptr(&scratch.hash);
+    satisfy(scratch, &head.no_hash, uses);
+    1
+}
+
+/// ANDs what the images before it satisfy, and its parent.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_by_descent(at: u32, slot: u32) -> u32 {
+    if let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot))
+        && head.flags & (flags::ASKS_ANCESTOR | flags::ASKS_PARENT) != 0
+    {
+        descend(scratch, head);
+    }
+    1
+}
+
+#[inline(always)]
+fn descend(scratch: &mut Scratch, head: &Head) {
+    // SAFETY: a map value.
+    let lineage = LINEAGES
+        .get_ptr(&scratch.key)
+        .map(|lineage| unsafe { &*lineage });
+    let lineage = lineage.filter(|lineage| lineage.generation == head.generation);
+    let subject = &mut scratch.subject;
+    each(|word| {
+        let (ancestor, maybe_ancestor, parent, maybe_parent) = match lineage {
+            Some(lineage) => (
+                lineage.ancestor[word],
+                lineage.maybe_ancestor[word],
+                lineage.parent[word],
+                lineage.maybe_parent[word],
+            ),
+            None => (0, u64::MAX, 0, u64::MAX),
+        };
+        let (no_ancestor, no_parent) = (head.no_ancestor[word], head.no_parent[word]);
+        let yes = subject.yes[word] & (no_ancestor | ancestor) & (no_parent | parent);
+        let maybe =
+            subject.maybe[word] & (no_ancestor | maybe_ancestor) & (no_parent | maybe_parent);
+        put(&mut subject.yes[word], yes);
+        put(&mut subject.maybe[word], maybe);
+    });
+}
+
+/// ANDs the rules of one field, which the image satisfies (`uses`) or that do
+/// not ask (`unasked`).
+#[inline(always)]
+fn satisfy(scratch: &mut Scratch, unasked: &Bits, uses: Option<*const Uses>) {
+    each(|word| {
+        let (own, ancestor, parent) = match uses {
+            // SAFETY: a map value.
+            Some(uses) => unsafe {
+                (
+                    (*uses).own[word],
+                    (*uses).ancestor[word],
+                    (*uses).parent[word],
+                )
+            },
+            None => (0, 0, 0),
+        };
+        let own = unasked[word] | own;
+        let subject = &mut scratch.subject;
+        let (yes, maybe) = (subject.yes[word] & own, subject.maybe[word] & own);
+        put(&mut subject.yes[word], yes);
+        put(&mut subject.maybe[word], maybe);
+        let others = &mut scratch.lineage;
+        or_word(&mut others.as_ancestor[word], ancestor);
+        or_word(&mut others.maybe_as_ancestor[word], ancestor);
+        or_word(&mut others.as_parent[word], parent);
+        or_word(&mut others.maybe_as_parent[word], parent);
+    });
+}
+
+#[inline(always)]
+fn clear(uses: &mut Uses) {
+    each(|word| {
+        put(&mut uses.own[word], 0);
+        put(&mut uses.ancestor[word], 0);
+        put(&mut uses.parent[word], 0);
+    });
+}
+
+#[inline(always)]
+const fn all_if(set: bool) -> u64 {
+    if set { u64::MAX } else { 0 }
+}
+
+/// ANDs what the cgroup of the current task satisfies to `scratch.around`, if
+/// that is known; else 0, and its node is in `scratch.named`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn procid_cgroup(at: u32, slot: u32) -> u32 {
+    match (scratch_at(at), head_at(slot)) {
+        (Some(_), Some(head)) if head.flags & flags::ASKS_CGROUP == 0 => 1,
+        (Some(scratch), Some(head)) => u32::from(known_cgroup(scratch, head).is_some()),
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn known_cgroup(scratch: &mut Scratch, head: &Head) -> Option<()> {
+    let node = Kptr::current()
+        .follow(offset!(task_cgroups))?
+        .follow(offset!(css_set_dfl_cgrp))?
+        .follow(offset!(cgroup_kn))?;
+    scratch.named = node;
+    scratch.cgroup_key = CgroupKey {
+        id: node.read(offset!(kernfs_node_id))?,
+        generation: head.generation,
+    };
+    scratch.judgement.judged.cgroup = scratch.cgroup_key.id;
+    let rules = CGROUP_RULES.get_ptr(&scratch.cgroup_key)?;
+    // SAFETY: a map value, written once.
+    and(scratch, unsafe { &*rules });
+    Some(())
+}
+
+/// Keeps `scratch.cgroup` and `scratch.unit` for the next decision, and ANDs
+/// them to `scratch.around`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn procid_keep_cgroup(at: u32, slot: u32) -> u32 {
+    let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
+        return 0;
+    };
+    each(|word| {
+        let cgroup = scratch.cgroup[word] | head.no_cgroup[word];
+        let unit = scratch.unit[word] | head.no_unit[word];
+        put(&mut scratch.cgroup[word], cgroup & unit);
+        let around = scratch.around[word] & cgroup & unit;
+        put(&mut scratch.around[word], around);
+    });
+    if CGROUP_RULES
+        .insert(&scratch.cgroup_key, &scratch.cgroup, 0)
+        .is_err()
+    {
+        lost(Loss::PolicyOverflow); // it is found out again
+    }
+    1
+}
+
+/// Keeps what the images before a new image satisfy, under every policy that
+/// asks: `from` is the image that forked it, or that it has replaced.
+#[inline(always)]
+pub(crate) fn inherit(from: ImageId, to: ImageId, forked: bool) {
+    for slot in 0..SLOTS {
+        let Some(head) = HEADS.get_ptr(slot) else {
+            return;
+        };
+        // SAFETY: a map value.
+        let head = unsafe { &*head };
+        if head.flags & (flags::ASKS_ANCESTOR | flags::ASKS_PARENT) != 0 {
+            inherit_under(slot, head, from, to, forked);
+        }
+    }
+}
+
+/// Without an entry of `from`, there will be none: what is not known stays so.
+#[inline(always)]
+fn inherit_under(slot: u32, head: &Head, from: ImageId, to: ImageId, forked: bool) {
+    let key = |image| SubjectKey {
+        image,
+        slot: slot.into(),
+    };
+    let Some(before) = LINEAGES.get_ptr(key(from)) else {
+        return;
+    };
+    // SAFETY: a map value, written by this process's own fork and exec, and by
+    // the agent whole.
+    let before = unsafe { &*before };
+    if before.generation != head.generation {
+        return;
+    }
+    let Some(scratch) = take() else {
+        lost(Loss::PolicyOverflow);
+        return;
+    };
+    scratch.key = key(to);
+    if !forked {
+        find_out(scratch.at, slot);
+    }
+    let lineage = &mut scratch.lineage;
+    lineage.generation = head.generation;
+    each(|word| {
+        put(
+            &mut lineage.ancestor[word],
+            before.ancestor[word] | before.as_ancestor[word],
+        );
+        let maybe = before.maybe_ancestor[word] | before.maybe_as_ancestor[word];
+        put(&mut lineage.maybe_ancestor[word], maybe);
+        if forked {
+            put(&mut lineage.parent[word], before.as_parent[word]);
+            put(
+                &mut lineage.maybe_parent[word],
+                before.maybe_as_parent[word],
+            );
+            // It runs the same file.
+            put(&mut lineage.as_ancestor[word], before.as_ancestor[word]);
+            put(
+                &mut lineage.maybe_as_ancestor[word],
+                before.maybe_as_ancestor[word],
+            );
+            put(&mut lineage.as_parent[word], before.as_parent[word]);
+            put(
+                &mut lineage.maybe_as_parent[word],
+                before.maybe_as_parent[word],
+            );
+        } else {
+            put(&mut lineage.parent[word], before.parent[word]);
+            put(&mut lineage.maybe_parent[word], before.maybe_parent[word]);
+        }
+    });
+    if LINEAGES.insert(&scratch.key, &scratch.lineage, 0).is_err() {
+        lost(Loss::PolicyOverflow);
+    }
+    give_back(scratch);
+}
+
+/// Forgets an image that has ended, or was replaced.
+#[inline(always)]
+pub(crate) fn forget(image: ImageId) {
+    let _ = IMAGE_HASHES.remove(image);
+    for slot in 0..SLOTS {
+        let _ = LINEAGES.remove(SubjectKey {
+            image,
+            slot: slot.into(),
+        });
+    }
+}
