@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     hold::{Held, Problem, hold},
-    paths::{Path, Section},
+    paths::Path,
     run::{End, Run},
     told::Told,
 };
@@ -19,6 +19,10 @@ pub(crate) enum Verdict {
     /// Attributed; the counts are absent, and why.
     NoBytes(String),
     NotCovered(String),
+    /// The call fails, nothing leaves, one record tells why.
+    Denied,
+    /// Nothing leaves and a record tells why, but the call succeeds.
+    Dropped,
     Failed(Vec<Problem>),
 }
 
@@ -29,6 +33,10 @@ impl fmt::Display for Verdict {
             Self::Exact => f.write_str("attributed, bytes exact"),
             Self::NoBytes(reason) => write!(f, "bytes: {reason}"),
             Self::NotCovered(reason) => write!(f, "not covered, because {reason}"),
+            Self::Denied => f.write_str("denied"),
+            Self::Dropped => f.write_str(
+                "dropped: the kernel ignores that the packet was denied, and the call succeeds",
+            ),
             Self::Failed(_) => f.write_str("FAILED"),
         }
     }
@@ -45,7 +53,7 @@ impl Serialize for Verdict {
 pub(crate) struct Cell {
     pub(crate) path: String,
     pub(crate) what: &'static str,
-    pub(crate) section: Section,
+    pub(crate) section: &'static str,
     pub(crate) kernel: String,
     pub(crate) backend: String,
     pub(crate) cell: Verdict,

@@ -14,9 +14,11 @@
 //! | [`told`] | its records, found by socket |
 //! | [`hold`], [`detail`] | what they must say |
 //! | [`cell`] | what that makes of a path |
+//! | [`denied`] | the same paths where a policy denies them |
 //! | [`interleave`] | the paths at random, under load |
 
 mod cell;
+mod denied;
 mod detail;
 mod hold;
 mod interleave;
@@ -66,6 +68,9 @@ struct Args {
     /// Write each cell to stdout, as a line of JSON
     #[arg(long)]
     json: bool,
+    /// Instead, deny each path by a policy
+    #[arg(long, conflicts_with = "interleave")]
+    denied: bool,
     /// Instead, so many runs at random under load
     #[arg(long, value_name = "RUNS")]
     interleave: Option<usize>,
@@ -81,6 +86,7 @@ fn main() -> Result<()> {
     for backend in &args.backends {
         results.push(match args.interleave {
             Some(count) => interleave::interleave(backend, &paths, count, args.seed()),
+            None if args.denied => denied::table(&args, backend, &paths),
             None => table(&args, backend, &paths),
         });
     }
@@ -128,18 +134,7 @@ fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
         eprintln!("programs were skipped: once more {}", names.join(", "));
         column.replace(Column::run(args, backend, &again));
     }
-    let mut report = Report {
-        is_quiet: args.json,
-        ..Report::default()
-    };
-    for cell in &column.cells {
-        report.take(cell);
-        if args.json {
-            let mut line = serde_json::to_string(cell)?;
-            line.push('\n');
-            io::stdout().lock().write_all(line.as_bytes())?;
-        }
-    }
+    let report = Report::of(args, &column.cells)?;
     let Column { backend, lost, .. } = column;
     eprintln!("{} {backend}: {report}", args.kernel());
     if !lost.is_empty() {
@@ -187,7 +182,7 @@ impl Column {
             Cell {
                 path: name,
                 what: path.what,
-                section: path.section,
+                section: path.section.title(),
                 kernel: args.kernel(),
                 backend: backend.clone(),
                 cell: verdict(&told, path, &of_path),
@@ -224,7 +219,7 @@ impl Column {
         let left: Vec<_> = self.cells.iter().filter(is_left).collect();
         let is_left = |path: &Path| {
             left.iter()
-                .any(|cell| cell.path == path.to_string() && cell.section == path.section)
+                .any(|cell| cell.path == path.to_string() && cell.section == path.section.title())
         };
         paths.iter().filter(|path| is_left(path)).copied().collect()
     }
@@ -270,6 +265,23 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Prints the cells, each also as JSON where that is asked for.
+    pub(crate) fn of(args: &Args, cells: &[Cell]) -> Result<Self> {
+        let mut report = Self {
+            is_quiet: args.json,
+            ..Self::default()
+        };
+        for cell in cells {
+            report.take(cell);
+            if args.json {
+                let mut line = serde_json::to_string(cell)?;
+                line.push('\n');
+                io::stdout().lock().write_all(line.as_bytes())?;
+            }
+        }
+        Ok(report)
+    }
+
     fn take(&mut self, cell: &Cell) {
         let Cell {
             path,
@@ -284,7 +296,13 @@ impl Report {
         match verdict {
             Verdict::Failed(problems) => self.failed(problems),
             Verdict::NotCovered(_) => self.uncovered += 1,
-            Verdict::Attributed | Verdict::Exact | Verdict::NoBytes(_) => self.covered += 1,
+            Verdict::Attributed
+            | Verdict::Exact
+            | Verdict::NoBytes(_)
+            | Verdict::Denied
+            | Verdict::Dropped => {
+                self.covered += 1;
+            }
         }
     }
 

@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
 /// Names in the agent's `procid.uncovered` under which a path may fall.
 mod uncovered {
     pub(super) const PACKET: &[&str] = &["AF_PACKET sockets"];
@@ -18,23 +16,45 @@ mod uncovered {
         &["Fast Open connections accepted before their handshake is over"];
     pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
+    pub(super) const DENY_PACKET: &[&str] = &["denials on AF_PACKET sockets"];
+    pub(super) const DENY_ACCEPTED: &[&str] = &["denials on accepted sockets"];
+    pub(super) const DENY_OPEN: &[&str] = &["denials on connected sockets"];
+    pub(super) const DENY_SPLICE: &[&str] = &[
+        "denials on connected sockets",
+        "denials of sendfile and splice",
+    ];
     pub(super) const URING_ACCEPTORS: &[&str] = &["sockets accepted through io_uring"];
 }
 
 /// A part of the conformance table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
-    #[serde(rename = "Ways out")]
     Ways,
-    #[serde(rename = "Bytes")]
     Bytes,
-    #[serde(rename = "Custody")]
     Custody,
-    #[serde(rename = "Images that hide")]
     Hiding,
 }
 
 impl Section {
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Ways => "Ways out",
+            Self::Bytes => "Bytes",
+            Self::Custody => "Custody",
+            Self::Hiding => "Images that hide",
+        }
+    }
+
+    /// Of the part where the same paths are denied.
+    pub(crate) fn denied(self) -> &'static str {
+        match self {
+            Self::Ways => "Ways out, denied",
+            Self::Bytes => "Bytes, denied",
+            Self::Custody => "Custody, denied",
+            Self::Hiding => "Images that hide, denied",
+        }
+    }
+
     /// The test program's subcommand.
     fn subcommand(self) -> &'static str {
         match self {
@@ -43,6 +63,22 @@ impl Section {
             Self::Hiding => "hide",
         }
     }
+}
+
+/// Which of a path's images are denied, where the path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Every,
+    /// Copies of the program: those that a socket is given to.
+    Takers,
+    Speakers,
+    /// No rule is for them.
+    Acceptors,
+}
+
+impl Subject {
+    /// Those that rules are for.
+    pub(crate) const RULED: [Self; 3] = [Self::Every, Self::Takers, Self::Speakers];
 }
 
 /// One row of the table.
@@ -62,6 +98,13 @@ pub(crate) struct Path {
     pub(crate) distinct_images: bool,
     /// The socket carries more than the program's payload.
     pub(crate) uncounted: bool,
+    /// Who is denied, where the path is.
+    pub(crate) denied: Subject,
+    /// An entry of `procid.uncovered` with one of these names says why nothing
+    /// may be denied on this path.
+    pub(crate) undeniable: &'static [&'static str],
+    /// A packet that is denied may be dropped without a word to its sender.
+    pub(crate) is_dropped: bool,
 }
 
 impl Path {
@@ -74,7 +117,20 @@ impl Path {
             uncovered: &[],
             distinct_images: false,
             uncounted: false,
+            denied: Subject::Every,
+            undeniable: &[],
+            is_dropped: false,
         }
+    }
+
+    const fn denied(mut self, denied: Subject) -> Self {
+        self.denied = denied;
+        self
+    }
+
+    const fn undeniable(mut self, names: &'static [&'static str]) -> Self {
+        self.undeniable = names;
+        self
     }
 
     const fn uncounted(mut self) -> Self {
@@ -85,6 +141,11 @@ impl Path {
     const fn unless(mut self, uncovered: &'static [&'static str]) -> Self {
         self.uncovered = uncovered;
         self
+    }
+
+    /// Whether it is that row of the table.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.section == other.section && self.to_string() == other.to_string()
     }
 
     /// Arguments of the test program, to move `bytes`.
@@ -141,7 +202,9 @@ const fn mover(program: &'static str, what: &'static str) -> Path {
 }
 
 const fn hand(program: &'static str, what: &'static str) -> Path {
-    Path::new(Section::Custody, program, what).unless(uncovered::SPEAKERS)
+    Path::new(Section::Custody, program, what)
+        .unless(uncovered::SPEAKERS)
+        .undeniable(uncovered::DENY_OPEN)
 }
 
 const fn hide(program: &'static str, what: &'static str) -> Path {
@@ -187,17 +250,33 @@ const WAYS: &[Path] = &[
     way("uring-personality", "io_uring, another user's credentials"),
     way("uring-send-udp", "io_uring, a datagram"),
     way("ping", "ping socket"),
-    way("ping-v6", "ping socket, IPv6"),
+    Path {
+        // https://github.com/torvalds/linux/blob/v6.12/net/ipv6/ping.c#L190
+        is_dropped: true,
+        ..way("ping-v6", "ping socket, IPv6")
+    },
     way("raw-icmp", "raw socket, ICMP"),
     way("raw-icmp-connected", "raw socket, connected"),
     way("raw-udp", "raw socket, UDP by hand"),
     way("raw-hdrincl", "raw socket, own IP header"),
-    way("packet", "AF_PACKET, SOCK_DGRAM").unless(uncovered::PACKET),
-    way("packet-raw", "AF_PACKET, SOCK_RAW").unless(uncovered::PACKET),
-    way("packet-ring", "AF_PACKET, PACKET_TX_RING").unless(uncovered::PACKET),
-    way("sctp", "SCTP, one-to-one").unless(uncovered::SCTP),
-    way("sctp-seqpacket", "SCTP, one-to-many").unless(uncovered::SCTP),
-    way("dccp", "DCCP").unless(uncovered::DCCP),
+    way("packet", "AF_PACKET, SOCK_DGRAM")
+        .unless(uncovered::PACKET)
+        .undeniable(uncovered::DENY_PACKET),
+    way("packet-raw", "AF_PACKET, SOCK_RAW")
+        .unless(uncovered::PACKET)
+        .undeniable(uncovered::DENY_PACKET),
+    way("packet-ring", "AF_PACKET, PACKET_TX_RING")
+        .unless(uncovered::PACKET)
+        .undeniable(uncovered::DENY_PACKET),
+    way("sctp", "SCTP, one-to-one")
+        .unless(uncovered::SCTP)
+        .undeniable(uncovered::SCTP),
+    way("sctp-seqpacket", "SCTP, one-to-many")
+        .unless(uncovered::SCTP)
+        .undeniable(uncovered::SCTP),
+    way("dccp", "DCCP")
+        .unless(uncovered::DCCP)
+        .undeniable(uncovered::DCCP),
     way("int80", "32-bit system call"),
     way("zerocopy", "MSG_ZEROCOPY, TCP"),
     way("zerocopy-udp", "MSG_ZEROCOPY, UDP"),
@@ -211,10 +290,19 @@ const WAYS: &[Path] = &[
         "IPv6 routing header, by control message",
     )
     .unless(uncovered::WIRE),
-    way("rxrpc", "AF_RXRPC").unless(uncovered::RXRPC),
-    way("smc", "SMC").unless(uncovered::SMC).uncounted(),
-    way("xdp", "AF_XDP").unless(uncovered::XDP),
-    way("vsock", "vsock").unless(uncovered::VSOCK),
+    way("rxrpc", "AF_RXRPC")
+        .unless(uncovered::RXRPC)
+        .undeniable(uncovered::RXRPC),
+    way("smc", "SMC")
+        .unless(uncovered::SMC)
+        .undeniable(uncovered::SMC)
+        .uncounted(),
+    way("xdp", "AF_XDP")
+        .unless(uncovered::XDP)
+        .undeniable(uncovered::XDP),
+    way("vsock", "vsock")
+        .unless(uncovered::VSOCK)
+        .undeniable(uncovered::VSOCK),
 ];
 
 /// Each has a row for either direction.
@@ -236,39 +324,58 @@ const MOVERS: &[Path] = &[
 const UPLOADS: &[Path] = &[mover("bytes-unread", "closed with data unread")];
 
 const HANDS: &[Path] = &[
-    hand("fork", "a forked child sends"),
-    hand("write", "a forked child, by write"),
-    hand("sendfile", "a forked child, by sendfile"),
-    hand("splice", "a forked child, by splice"),
+    hand("fork", "a forked child sends").denied(Subject::Speakers),
+    hand("write", "a forked child, by write").denied(Subject::Speakers),
+    hand("sendfile", "a forked child, by sendfile")
+        .denied(Subject::Speakers)
+        .undeniable(uncovered::DENY_SPLICE),
+    hand("splice", "a forked child, by splice")
+        .denied(Subject::Speakers)
+        .undeniable(uncovered::DENY_SPLICE),
     hand(
         "fork-udp",
         "a forked child, to its parent's UDP destination",
-    ),
-    hand("fork-udp-connected", "a forked child, connected UDP"),
+    )
+    .denied(Subject::Speakers),
+    hand("fork-udp-connected", "a forked child, connected UDP").denied(Subject::Speakers),
     hand("receive", "a forked child receives only: no speaker"),
     hand("thread", "another thread: no speaker"),
-    hand("relay", "three images in turn, then two again"),
-    hand("vfork-exec", "a child of vfork runs another program"),
-    hand("exec", "another program in the same process"),
-    hand("exec-between", "connect, exec, send"),
-    hand("exec-before-connect", "socket, exec, connect, exec, send"),
-    hand("scm-rights", "a connection passed over a Unix socket"),
-    hand("scm-rights-udp", "a UDP socket passed over a Unix socket"),
+    hand("relay", "three images in turn, then two again").denied(Subject::Takers),
+    hand("vfork-exec", "a child of vfork runs another program").denied(Subject::Takers),
+    hand("exec", "another program in the same process").denied(Subject::Takers),
+    hand("exec-between", "connect, exec, send").denied(Subject::Takers),
+    hand("exec-before-connect", "socket, exec, connect, exec, send").denied(Subject::Takers),
+    hand("scm-rights", "a connection passed over a Unix socket").denied(Subject::Takers),
+    hand("scm-rights-udp", "a UDP socket passed over a Unix socket").denied(Subject::Takers),
     hand(
         "scm-rights-listener",
         "a listener passed: its taker accepts",
-    ),
-    hand("create-pass-connect", "passed before the connect"),
-    hand("pidfd-getfd", "stolen with pidfd_getfd"),
+    )
+    .denied(Subject::Acceptors)
+    .undeniable(uncovered::DENY_ACCEPTED),
+    hand("create-pass-connect", "passed before the connect").denied(Subject::Takers),
+    hand("pidfd-getfd", "stolen with pidfd_getfd").denied(Subject::Takers),
     hand(
         "uring-of-another",
         "in a ring that another process submits to",
-    ),
-    hand("accept", "accept, with address"),
-    hand("accept-null", "accept, without"),
-    hand("accept-uring", "accept, io_uring").unless(uncovered::URING_ACCEPTORS),
-    hand("accept-fork", "a forked child answers"),
-    hand("prefork", "a forked child accepts"),
+    )
+    .denied(Subject::Speakers),
+    hand("accept", "accept, with address")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTED),
+    hand("accept-null", "accept, without")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTED),
+    hand("accept-uring", "accept, io_uring")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTED)
+        .unless(uncovered::URING_ACCEPTORS),
+    hand("accept-fork", "a forked child answers")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTED),
+    hand("prefork", "a forked child accepts")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTED),
 ];
 
 const HIDES: &[Path] = &[

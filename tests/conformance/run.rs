@@ -1,10 +1,11 @@
 //! One run of the test program on a path, and what it said.
 
 use std::{
+    fmt,
     fs::File,
     io::{Read as _, Seek as _},
     path::Path as FilePath,
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -65,34 +66,65 @@ impl Run {
 }
 
 fn end(cgroup: &TestCgroup, program: &FilePath, arguments: &[String]) -> Result<End> {
-    // Files: no pipe fills up, and none is kept open by a process left behind.
-    let (mut output, mut errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(errors.try_clone()?);
-    cgroup.holds(&mut command);
-    let status = wait(&mut command)?;
-    if !status.is_some_and(|status| status.success()) {
-        let how = status.map_or_else(
+    command.args(arguments);
+    let ran = Ran::of(cgroup, &mut command)?;
+    if !ran.has_succeeded() {
+        bail!("{ran}");
+    }
+    said(&ran.output)
+}
+
+/// What became of a program.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None`: it had to be killed.
+    status: Option<ExitStatus>,
+    pub(crate) output: String,
+    pub(crate) errors: String,
+}
+
+impl Ran {
+    /// Runs it in `cgroup` to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or its words not be read.
+    pub(crate) fn of(cgroup: &TestCgroup, command: &mut Command) -> Result<Self> {
+        // Files: no pipe fills up, and none is kept open by a process left behind.
+        let (mut output, mut errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(errors.try_clone()?);
+        cgroup.holds(command);
+        let mut child = command.spawn().context("the program cannot be started")?;
+        Ok(Self {
+            status: wait(&mut child)?,
+            output: content(&mut output)?,
+            errors: content(&mut errors)?,
+        })
+    }
+
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = self.status.map_or_else(
             || format!("ran for more than {} s", LIMIT.as_secs()),
             |status| format!("ended with {status}"),
         );
-        let errors = content(&mut errors)?;
-        let tail = errors.len().saturating_sub(TAIL);
-        bail!(
-            "the program {how}: {}",
-            String::from_utf8_lossy(&errors.as_bytes()[tail..])
-        );
+        let tail = self.errors.len().saturating_sub(TAIL);
+        let tail = String::from_utf8_lossy(&self.errors.as_bytes()[tail..]);
+        write!(f, "the program {how}: {tail}")
     }
-    said(&content(&mut output)?)
 }
 
 /// Its exit status; `None` when it had to be killed.
-fn wait(command: &mut Command) -> Result<Option<ExitStatus>> {
-    let mut child = command.spawn().context("the program cannot be started")?;
+fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {

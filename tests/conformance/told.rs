@@ -118,13 +118,19 @@ impl<'a> Told<'a> {
 
     /// Why the agent does not cover what has one of these names.
     pub(crate) fn uncovered(&self, names: &[&str]) -> Option<String> {
-        let ready = self.records.ready()?;
-        let entries = ready.pointer("/procid/uncovered")?.as_array()?;
-        entries
-            .iter()
-            .find(|entry| names.contains(&&*text(entry, "/path")))
-            .map(|entry| text(entry, "/reason").into_owned())
+        uncovered(self.records, names)
     }
+}
+
+/// Why the agent that wrote these records does not cover what has one of these
+/// names.
+pub(crate) fn uncovered(records: &Records, names: &[&str]) -> Option<String> {
+    let ready = records.ready()?;
+    let entries = ready.pointer("/procid/uncovered")?.as_array()?;
+    entries
+        .iter()
+        .find(|entry| names.contains(&&*text(entry, "/path")))
+        .map(|entry| text(entry, "/reason").into_owned())
 }
 
 /// A record as evidence: what it says of its socket and its image.

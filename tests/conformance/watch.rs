@@ -20,7 +20,7 @@ pub(crate) struct Watch {
     cgroup: TestCgroup,
     app: Image,
     /// Removed at the end.
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Watch {
@@ -35,7 +35,7 @@ impl Watch {
             agent,
             cgroup,
             app,
-            _scratch: scratch,
+            scratch,
         }
     }
 
@@ -48,8 +48,24 @@ impl Watch {
         &self.app
     }
 
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Where files may be kept until the end.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     pub(crate) fn run(&self, path: Path, bytes: Option<u64>) -> Run {
         Run::new(&self.cgroup, &self.app.path, path, bytes)
+    }
+
+    /// Waits until so many denials are told; stops the agent.
+    pub(crate) fn end_of_denials(mut self, count: usize) -> Records {
+        self.agent
+            .until(|records| records.denials().count() >= count);
+        self.agent.stop()
     }
 
     /// Waits until the ends of all sockets that were used are told, and the

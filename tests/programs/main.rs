@@ -81,6 +81,12 @@ enum Program {
     Bench(bench::Bench),
 }
 
+/// Whether the network is to be denied to this program, which then has a
+/// network namespace to itself, and has nothing to wait for.
+fn is_to_be_denied() -> bool {
+    std::env::var_os(procid_tests::way::DENIED).is_some()
+}
+
 fn main() -> anyhow::Result<()> {
     match Cli::parse().program {
         Program::Connect(connect) => connect.run(),

@@ -139,6 +139,12 @@ impl Records {
         self.of_action("ready").next()
     }
 
+    /// Records of calls that were denied.
+    pub fn denials(&self) -> impl Iterator<Item = &Value> {
+        let acts = self.of_action("connect").chain(self.of_action("send"));
+        acts.filter(|record| text(record, "/procid/verdict") == "deny")
+    }
+
     /// Records lost, all causes together.
     pub fn lost(&self) -> u64 {
         self.losses().values().sum()

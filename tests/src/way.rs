@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::truth::Actor;
 
+/// Set in the environment of a program that is to be denied.
+pub const DENIED: &str = "PROCID_TEST_DENIED";
+
 /// How an image used a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

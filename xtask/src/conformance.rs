@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: every path on every kernel and backend, and the
-//! page that shows what became of each.
+//! `cargo xtask conformance`: every path, and the same denied, on every kernel
+//! and backend, and the page that shows what became of each.
 
 pub(crate) mod cell;
 mod page;
@@ -81,12 +81,14 @@ pub(crate) fn live(summaries: &mut Summaries) -> Result<Option<String>> {
     table.args(["--json", "--backend", "cgroup", "--kernel"]);
     table.arg(format!("live {}", version.join(".")));
     table.args(SIZES.map(|size| format!("--size={size}")));
+    let mut denied = host::as_root(&suite, &env)?;
+    denied.args(["--json", "--backend", "cgroup", "--denied", "--kernel"]);
+    denied.arg(format!("live {}", version.join(".")));
     let mut random = host::as_root(&suite, &env)?;
     random.args(["--backend", "cgroup", "--interleave", INTERLEAVED]);
     // A path that fails would hide what the others do under load.
-    let done = summaries.stream(&mut table);
-    summaries.stream(&mut random)?;
-    done?;
+    let done = [&mut table, &mut denied, &mut random].map(|part| summaries.stream(part));
+    done.into_iter().collect::<Result<Vec<_>>>()?;
     Ok(None)
 }
 
@@ -108,7 +110,8 @@ pub(crate) fn on_kernel(
     if suite.is_some() {
         script.push_str("suite --test-threads=1 || failed=1\n");
     }
-    script.push_str("conformance \"$@\" || failed=1\nexit $failed");
+    script.push_str("conformance \"$@\" || failed=1\n");
+    script.push_str("conformance --denied \"$@\" || failed=1\nexit $failed");
     let mut command: Vec<OsString> = ["sh", "-c", &script, "sh", "--json", "--kernel", kernel]
         .map(OsString::from)
         .to_vec();

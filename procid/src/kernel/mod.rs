@@ -25,6 +25,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, RingBuf},
     programs::{Iter, Program},
+    util::KernelVersion,
 };
 use aya_log::EbpfLogger;
 use procid_common::image::{FileState, ImageId, KnownFile, flags, known};
@@ -459,6 +460,8 @@ fn attach_hooks(
         is_part: options.cgroup.is_some(),
         lsm,
         lengths: report.lengths,
+        splices: KernelVersion::current()
+            .is_ok_and(|version| version >= KernelVersion::new(6, 5, 0)),
     };
     report.uncovered.extend(uncovered::paths(sight));
     Ok(report)

@@ -13,6 +13,10 @@ pub(super) struct Sight {
     pub(super) lsm: bool,
     /// The returns of sends and receives are seen.
     pub(super) lengths: bool,
+    /// sendfile(2) and splice(2) pass the LSM hook of sends, as they do not
+    /// where sockets have a way of their own for pages.
+    /// <https://github.com/torvalds/linux/blob/v6.4/net/socket.c#L969>
+    pub(super) splices: bool,
 }
 
 /// Name of a way, whether it is uncovered, and why.
@@ -81,6 +85,26 @@ const WAYS: &[Way] = &[
         |sight| !sight.lsm,
         NO_RETURN,
     ),
+    (
+        "denials on AF_PACKET sockets",
+        |sight| !sight.lsm,
+        "their sends pass no cgroup hook",
+    ),
+    (
+        "denials on accepted sockets",
+        |_| true,
+        "rules with direction = \"ingress\" are not there yet: what a process sends on a connection that it accepted is not judged",
+    ),
+    (
+        "denials on connected sockets",
+        |sight| !sight.lsm,
+        "sends on connected TCP and UDP sockets pass no cgroup hook: the connect is judged, and `procid cut` ends what is open",
+    ),
+    (
+        "denials of sendfile and splice",
+        |sight| sight.lsm && !sight.splices,
+        "before Linux 6.5 they pass no hook that can refuse them: the connect is judged, and `procid cut` ends what is open",
+    ),
     ("speakers", |sight| !sight.lengths, NO_LENGTHS),
     ("bytes of datagrams", |sight| !sight.lengths, NO_LENGTHS),
     ("AF_PACKET sockets", |sight| !sight.lengths, NO_LENGTHS),
@@ -128,6 +152,7 @@ mod tests {
             is_part: false,
             lsm: true,
             lengths: true,
+            splices: true,
         };
         let count = |sight| paths(sight).count();
         for less in [
@@ -136,6 +161,10 @@ mod tests {
                 ..all
             },
             Sight { lsm: false, ..all },
+            Sight {
+                splices: false,
+                ..all
+            },
             Sight {
                 lengths: false,
                 ..all

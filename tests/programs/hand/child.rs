@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Write as _, pipe},
-    process::{ChildStdin, Command},
+    process::{ChildStdin, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result};
@@ -70,6 +70,8 @@ pub(crate) fn spawned(command: &mut Command) -> Result<Running> {
         .stdout(writer)
         .spawn()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    // Only the child is to have the writer: at its end there is no more.
+    command.stdout(Stdio::null());
     Ok(Running {
         pid: Some(Pid::from_child(&child)),
         lines: BufReader::new(reader),

@@ -19,9 +19,12 @@ use super::{
     flow::{accepted, add, opened},
     means::{GREETING, connected, greeted},
 };
+use crate::is_to_be_denied;
 
 /// No end waits longer for the other.
-const PATIENCE: Duration = Duration::from_secs(30);
+fn patience() -> Duration {
+    Duration::from_secs(if is_to_be_denied() { 3 } else { 30 })
+}
 
 /// The process, as the program that it runs.
 #[derive(Debug, clap::Args)]
@@ -55,7 +58,7 @@ impl Other {
 
 fn server() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&listener, Timeout::Recv, Some(patience()))?;
     print_line(&listener.local_addr()?)?;
     let (stream, _) = listener.accept()?;
     let flow = accepted(&stream)?;
@@ -69,7 +72,7 @@ fn client(to: SocketAddr) -> Result<()> {
 }
 
 fn converse(mut stream: TcpStream, mut flow: Flow) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience()))?;
     stream.write_all(GREETING)?;
     let received = stream.read_to_end(&mut Vec::new())?;
     add(&mut flow, GREETING.len() as u64, received as u64);
@@ -80,7 +83,7 @@ fn converse(mut stream: TcpStream, mut flow: Flow) -> Result<()> {
 
 fn datagrams() -> Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     print_line(&socket.local_addr()?)?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

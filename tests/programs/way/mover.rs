@@ -24,7 +24,7 @@ use super::{
     absent::lacking,
     payload::{Load, PART, part, receive_all, send_all},
     peer::{Counts, Spec},
-    socket::{PATIENCE, result, set, tcp},
+    socket::{patience, result, set, tcp},
     tcp::LOOPBACK,
     told::opened,
     uring::{Manner, Ring},
@@ -172,7 +172,7 @@ impl<'a> Zerocopy<'a> {
             if !self.reap()? {
                 // POLLERR is always waited for.
                 let mut wait = [PollFd::new(self.socket, PollFlags::empty())];
-                let ready = poll(&mut wait, Some(&PATIENCE.try_into()?))?;
+                let ready = poll(&mut wait, Some(&patience().try_into()?))?;
                 ensure!(ready > 0, "{} of {} let go", self.free, self.sends);
             }
         }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::socket::{Address, result, socket, v4};
+use crate::is_to_be_denied;
 
 pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(crate) const THERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -20,8 +21,12 @@ pub(crate) const BETWEEN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 /// `lo`, the first interface of every namespace.
 pub(crate) const LO: i32 = 1;
 
-/// Moves this process to a new network namespace, whose `lo` is up.
+/// Moves this process to a new network namespace, whose `lo` is up; where it
+/// is to be denied, it is in one.
 pub(crate) fn enter() -> Result<()> {
+    if is_to_be_denied() {
+        return Ok(());
+    }
     // SAFETY: a network namespace is no part of what Rust's libraries share
     // between threads; descriptors stay as they are.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare(CLONE_NEWNET)")?;

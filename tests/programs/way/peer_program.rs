@@ -27,7 +27,7 @@ use super::{
     others::vsock,
     payload::{PART, check, part, receive_all, send_all},
     peer::Counts,
-    socket::{PATIENCE, socket},
+    socket::{patience, socket},
     tls,
     told::{accepted, counted, opened},
 };
@@ -103,8 +103,8 @@ impl PeerProgram {
             thread::sleep(Duration::from_millis(500));
         }
         let connection = accept_with(&socket, SocketFlags::CLOEXEC)?;
-        set_socket_timeout(&connection, Timeout::Recv, Some(PATIENCE))?;
-        set_socket_timeout(&connection, Timeout::Send, Some(PATIENCE))?;
+        set_socket_timeout(&connection, Timeout::Recv, Some(patience()))?;
+        set_socket_timeout(&connection, Timeout::Send, Some(patience()))?;
         match self.manner {
             Manner::Stream => self.stream(connection),
             Manner::Unread => unread(connection),

@@ -18,10 +18,12 @@ use rustix::{
 };
 
 use super::absent::lacking;
-use crate::tcp::family;
+use crate::{is_to_be_denied, tcp::family};
 
 /// No end waits longer for the other.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(if is_to_be_denied() { 3 } else { 60 })
+}
 
 /// A socket of any kind, by the kernel's numbers; `what` it is for.
 pub(crate) fn socket(what: &str, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
@@ -37,8 +39,8 @@ pub(crate) fn socket(what: &str, domain: i32, kind: i32, protocol: i32) -> Resul
         std::num::NonZeroU32::new(protocol as u32).map(Protocol::from_raw),
     )
     .map_err(|error| lacking(what, error, &proofs))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(patience()))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience()))?;
     Ok(socket)
 }
 

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use procid_tests::{truth::print_line, way::Flow};
 use rustix::{
     io::Errno,
@@ -158,7 +158,10 @@ pub(crate) fn after_failure(load: Load) -> Result<()> {
     bind(&taken, &LOOPBACK.parse::<SocketAddr>()?)?;
     let nobody = crate::tcp::local(&taken)?;
     let refused = connect(&socket, &nobody);
-    ensure!(refused == Err(Errno::CONNREFUSED), "{refused:?}");
+    if refused != Err(Errno::CONNREFUSED) {
+        refused.context("to a port where nobody listens")?;
+        bail!("somebody listened");
+    }
     let flow = opened(&socket, Some(nobody))?;
     print_line(&Flow {
         source: None,

@@ -12,6 +12,9 @@ pub(crate) enum Level {
     None,
     Attributed,
     Exact,
+    /// Denied without a word to the program.
+    Dropped,
+    Denied,
 }
 
 /// One path on one kernel and backend.
@@ -51,6 +54,8 @@ impl Cell {
         let (level, reason) = match cell.split_once(": ") {
             _ if cell == "attributed, bytes exact" => (Level::Exact, None),
             _ if cell == "attributed" => (Level::Attributed, None),
+            _ if cell == "denied" => (Level::Denied, None),
+            Some(("dropped", reason)) => (Level::Dropped, Some(reason.to_owned())),
             Some(("bytes", reason)) => (Level::Attributed, Some(format!("bytes: {reason}"))),
             _ => (Level::None, Some(cell)),
         };
@@ -98,6 +103,9 @@ mod tests {
         assert_eq!(level("bytes: a: b"), (Level::Attributed, why));
         let why = "not covered, because no LSM: none";
         assert_eq!(level(why), (Level::None, Some(why.to_owned())));
+        assert_eq!(level("denied"), (Level::Denied, None));
+        let why = Some("the kernel".to_owned());
+        assert_eq!(level("dropped: the kernel"), (Level::Dropped, why));
         assert_eq!(level("FAILED"), (Level::None, Some("FAILED".to_owned())));
     }
 

@@ -15,6 +15,8 @@ every image that hides, held to what the programs themselves say they did. Writt
 | --- | --- |
 | ✓ = | attributed: each socket and each image that used it has its record, of the right image; bytes exact in both directions |
 | ✓ | attributed; with a note, why bytes are not told |
+| ⊘ | denied by a policy: the call fails with `EPERM`, nothing leaves (of what a passed socket's new holder sends), one record names rule and image |
+| ⊘ dropped | the same, but the call succeeds; the note says why |
 | – | not covered; the note says why |
 
 No cell names a wrong image: one would fail the run.
@@ -77,6 +79,8 @@ fn show(cell: &Cell, notes: &mut Vec<String>) -> String {
     let mark = match cell.level {
         Level::Exact => "✓ =",
         Level::Attributed => "✓",
+        Level::Denied => "⊘",
+        Level::Dropped => "⊘ dropped",
         Level::None => "–",
     };
     let Some(reason) = &cell.reason else {
@@ -152,6 +156,8 @@ fn level(shown: &str) -> Option<Level> {
     match shown.split(' ').collect::<Vec<_>>()[..] {
         ["✓", "=", ..] => Some(Level::Exact),
         ["✓", ..] => Some(Level::Attributed),
+        ["⊘", "dropped", ..] => Some(Level::Dropped),
+        ["⊘", ..] => Some(Level::Denied),
         ["–", ..] => Some(Level::None),
         _ => None,
     }
@@ -215,6 +221,17 @@ mod tests {
         assert!(page.contains("| `raw` words | ✓ | – 1 |"), "{page}");
         assert!(page.contains("- 6.1: 1, 65536 bytes"), "{page}");
         assert_eq!(read(&page), levels(&cells()));
+    }
+
+    #[test]
+    fn a_page_says_what_was_denied() {
+        let cells = [
+            cell("udp", "lsm", Level::Denied, None),
+            cell("udp", "cgroup", Level::Dropped, Some("silently")),
+        ];
+        let page = write(&cells);
+        assert!(page.contains("| `udp` words | ⊘ | ⊘ dropped 1 |"), "{page}");
+        assert_eq!(read(&page), levels(&cells));
     }
 
     #[test]
