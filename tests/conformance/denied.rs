@@ -62,7 +62,7 @@ pub(crate) fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
     // Where the program puts its copies.
     let copies = watch.scratch().directory("copies");
     let mut attempts = Vec::new();
-    for subject in Subject::RULED {
+    for subject in Subject::ALL {
         let of_kind: Vec<_> = paths.iter().filter(|path| path.denied == subject).collect();
         if of_kind.is_empty() {
             continue;
@@ -82,21 +82,15 @@ pub(crate) fn table(args: &Args, backend: &str, paths: &[Path]) -> Result<()> {
     });
     let cells: Vec<_> = paths
         .iter()
-        .map(|path| {
-            let mut attempts = attempts.iter();
-            let attempt = attempts.find(|attempt| attempt.path.is(path));
-            Cell {
-                path: path.to_string(),
-                what: path.what,
-                section: path.section.denied(),
-                kernel: args.kernel(),
-                backend: backend.clone(),
-                cell: attempt.map_or_else(
-                    || not_denied(path, &records, "no rule is for it"),
-                    |attempt| attempt.verdict(&records, &copies),
-                ),
-                bytes: Vec::new(),
-            }
+        .filter_map(|path| attempts.iter().find(|attempt| attempt.path.is(path)))
+        .map(|attempt| Cell {
+            path: attempt.path.to_string(),
+            what: attempt.path.what,
+            section: attempt.path.section.denied(),
+            kernel: args.kernel(),
+            backend: backend.clone(),
+            cell: attempt.verdict(&records, &copies),
+            bytes: Vec::new(),
         })
         .collect();
     let report = Report::of(args, &cells)?;
@@ -119,12 +113,17 @@ fn deny(watch: &Watch, subject: Subject, copies: &FilePath) -> Result<()> {
         Subject::Speakers => format!("{cgroup}, role = \"speaker\""),
         Subject::Every | Subject::Acceptors => cgroup,
     };
+    let direction = match subject {
+        Subject::Acceptors => "direction = \"ingress\"\n",
+        _ => "",
+    };
     let file = watch.scratch().path().join("policy.toml");
     fs::write(
         &file,
         format!(
             "mode = \"enforce\"\ndefault = \"allow\"\n\n\
-             [[rule]]\nname = \"{RULE}\"\naction = \"deny\"\nprocess = {{ {process} }}\n"
+             [[rule]]\nname = \"{RULE}\"\naction = \"deny\"\n\
+             {direction}process = {{ {process} }}\n"
         ),
     )?;
     let file = file.display().to_string();
@@ -258,7 +257,8 @@ impl Attempt {
             let executable = text(record, "/process/executable").into_owned();
             let role = text(record, "/procid/role");
             let is_subject = match self.path.denied {
-                Subject::Every | Subject::Acceptors => true,
+                Subject::Every => true,
+                Subject::Acceptors => role == "acceptor",
                 Subject::Takers => FilePath::new(&executable).starts_with(copies),
                 Subject::Speakers => role == "speaker",
             };

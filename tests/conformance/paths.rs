@@ -17,7 +17,6 @@ mod uncovered {
     pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
     pub(super) const DENY_PACKET: &[&str] = &["denials on AF_PACKET sockets"];
-    pub(super) const DENY_ACCEPTED: &[&str] = &["denials on accepted sockets"];
     pub(super) const DENY_OPEN: &[&str] = &["denials on connected sockets"];
     pub(super) const DENY_SPLICE: &[&str] = &[
         "denials on connected sockets",
@@ -72,13 +71,12 @@ pub(crate) enum Subject {
     /// Copies of the program: those that a socket is given to.
     Takers,
     Speakers,
-    /// No rule is for them.
+    /// Whoever sends on a socket that was accepted.
     Acceptors,
 }
 
 impl Subject {
-    /// Those that rules are for.
-    pub(crate) const RULED: [Self; 3] = [Self::Every, Self::Takers, Self::Speakers];
+    pub(crate) const ALL: [Self; 4] = [Self::Every, Self::Takers, Self::Speakers, Self::Acceptors];
 }
 
 /// One row of the table.
@@ -351,8 +349,7 @@ const HANDS: &[Path] = &[
         "scm-rights-listener",
         "a listener passed: its taker accepts",
     )
-    .denied(Subject::Acceptors)
-    .undeniable(uncovered::DENY_ACCEPTED),
+    .denied(Subject::Acceptors),
     hand("create-pass-connect", "passed before the connect").denied(Subject::Takers),
     hand("pidfd-getfd", "stolen with pidfd_getfd").denied(Subject::Takers),
     hand(
@@ -360,22 +357,13 @@ const HANDS: &[Path] = &[
         "in a ring that another process submits to",
     )
     .denied(Subject::Speakers),
-    hand("accept", "accept, with address")
-        .denied(Subject::Acceptors)
-        .undeniable(uncovered::DENY_ACCEPTED),
-    hand("accept-null", "accept, without")
-        .denied(Subject::Acceptors)
-        .undeniable(uncovered::DENY_ACCEPTED),
+    hand("accept", "accept, with address").denied(Subject::Acceptors),
+    hand("accept-null", "accept, without").denied(Subject::Acceptors),
     hand("accept-uring", "accept, io_uring")
         .denied(Subject::Acceptors)
-        .undeniable(uncovered::DENY_ACCEPTED)
         .unless(uncovered::URING_ACCEPTORS),
-    hand("accept-fork", "a forked child answers")
-        .denied(Subject::Acceptors)
-        .undeniable(uncovered::DENY_ACCEPTED),
-    hand("prefork", "a forked child accepts")
-        .denied(Subject::Acceptors)
-        .undeniable(uncovered::DENY_ACCEPTED),
+    hand("accept-fork", "a forked child answers").denied(Subject::Acceptors),
+    hand("prefork", "a forked child accepts").denied(Subject::Acceptors),
 ];
 
 const HIDES: &[Path] = &[

@@ -9,6 +9,7 @@
 mod commands;
 mod connections;
 mod cut;
+mod decisions;
 mod elsewhere;
 mod files;
 mod flows;

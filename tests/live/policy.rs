@@ -32,16 +32,6 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Puts a policy in force.
-fn apply(stage: &Stage, text: &str, further: &[&str]) {
-    let file = stage.scratch.path().join("policy.toml");
-    fs::write(&file, text).unwrap();
-    let file = file.display().to_string();
-    let arguments = [&["policy", "apply", &file], further].concat();
-    let output = stage.agent.ask(&arguments);
-    assert!(output.status.success(), "{}", said(&output));
-}
-
 /// Runs `image` once: a TCP connect and a datagram.
 fn knock(stage: &Stage, image: &Image, to: &listener::Tcp, udp: &listener::Udp) -> [Act; 2] {
     let run = |arguments: [&str; 3]| {
@@ -67,11 +57,7 @@ fn an_executable_is_allowed_by_its_name_and_a_copy_is_not() {
     let (tcp, udp) = listeners();
     let mut stage = Stage::new();
     let copy = stage.scratch.program("copy");
-    apply(
-        &stage,
-        &only(&by_path(&stage.app.path), tcp.address().port()),
-        &[],
-    );
+    stage.apply(&only(&by_path(&stage.app.path), tcp.address().port()), &[]);
 
     for act in knock(&stage, &stage.app, &tcp, &udp) {
         assert_eq!(act.error, None);
@@ -112,7 +98,7 @@ fn a_hash_is_allowed_under_any_name_until_a_byte_changes() {
         stage.wait_for_hash(act.actor.pid, &Image::of(&image.path).file);
     }
     let process = format!("process = {{ sha256 = \"{}\" }}", other.sha256);
-    apply(&stage, &only(&process, tcp.address().port()), &[]);
+    stage.apply(&only(&process, tcp.address().port()), &[]);
     for act in knock(&stage, &other, &tcp, &udp) {
         assert_eq!(act.error, None);
     }
@@ -126,7 +112,7 @@ fn audit_blocks_nothing_and_says_what_it_would_have_done() {
     let (tcp, udp) = listeners();
     let mut stage = Stage::new();
     let policy = only(&by_path(Path::new("/usr/bin/true")), tcp.address().port());
-    apply(&stage, &policy.replace("\"enforce\"", "\"audit\""), &[]);
+    stage.apply(&policy.replace("\"enforce\"", "\"audit\""), &[]);
     let acts = knock(&stage, &stage.app, &tcp, &udp);
     assert!(acts.iter().all(|act| act.error.is_none()), "{acts:?}");
     stage.agent.settle(&acts);
@@ -144,9 +130,9 @@ fn a_policy_that_nobody_confirms_gives_way_to_the_one_before() {
     let (tcp, udp) = listeners();
     let mut stage = Stage::new();
     let port = tcp.address().port();
-    apply(&stage, &only(&by_path(&stage.app.path), port), &[]);
+    stage.apply(&only(&by_path(&stage.app.path), port), &[]);
     let other = only(&by_path(Path::new("/usr/bin/true")), port);
-    apply(&stage, &other, &["--confirm", "2s"]);
+    stage.apply(&other, &["--confirm", "2s"]);
     assert_eq!(knock(&stage, &stage.app, &tcp, &udp)[0].error, Some(EPERM));
     let reverted = |records: &Records| {
         let mut changes = records.of_action("policy");
@@ -155,7 +141,7 @@ fn a_policy_that_nobody_confirms_gives_way_to_the_one_before() {
     assert!(stage.agent.until(reverted));
     assert_eq!(knock(&stage, &stage.app, &tcp, &udp)[0].error, None);
 
-    apply(&stage, &other, &["--confirm", "600s"]);
+    stage.apply(&other, &["--confirm", "600s"]);
     assert!(stage.agent.ask(&["policy", "confirm"]).status.success());
     assert_eq!(knock(&stage, &stage.app, &tcp, &udp)[0].error, Some(EPERM));
 }
@@ -164,8 +150,7 @@ fn a_policy_that_nobody_confirms_gives_way_to_the_one_before() {
 fn a_bad_policy_changes_nothing() {
     let (tcp, udp) = listeners();
     let stage = Stage::new();
-    apply(
-        &stage,
+    stage.apply(
         &only(&by_path(Path::new("/usr/bin/true")), tcp.address().port()),
         &[],
     );
@@ -184,7 +169,7 @@ fn a_default_of_deny_lets_through_what_a_rule_allows() {
     let stage = Stage::new();
     let errors = |rules: &str| {
         let head = "mode = \"enforce\"\ndefault = \"deny\"\n";
-        apply(&stage, &format!("{head}{rules}"), &[]);
+        stage.apply(&format!("{head}{rules}"), &[]);
         knock(&stage, &stage.app, &tcp, &udp).map(|act| act.error)
     };
     let allow = |what: &str| format!("[[rule]]\nname = \"x\"\naction = \"allow\"\n{what}\n");

@@ -1,6 +1,6 @@
 //! An agent, a cgroup it watches, and a program to run there.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use crate::{
     agent::Agent,
@@ -58,6 +58,21 @@ impl Stage {
     /// Runs the program to its end in the cgroup.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<Act> {
         self.start(arguments).finish().acts
+    }
+
+    /// Puts a policy in force, with further arguments for `procid policy apply`.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    pub fn apply(&self, policy: &str, further: &[&str]) {
+        let file = self.scratch.path().join("policy.toml");
+        fs::write(&file, policy).expect("a file");
+        let file = file.display().to_string();
+        let arguments = [&["policy", "apply", &file], further].concat();
+        let output = self.agent.ask(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
     }
 
     /// Waits until the hash of the file that runs in that process is told.

@@ -91,11 +91,6 @@ const WAYS: &[Way] = &[
         "their sends pass no cgroup hook",
     ),
     (
-        "denials on accepted sockets",
-        |_| true,
-        "rules with direction = \"ingress\" are not there yet: what a process sends on a connection that it accepted is not judged",
-    ),
-    (
         "denials on connected sockets",
         |sight| !sight.lsm,
         "sends on connected TCP and UDP sockets pass no cgroup hook: the connect is judged, and `procid cut` ends what is open",

@@ -44,16 +44,12 @@ impl Toolchain for HostToolchain {
 /// What a rule asks for that the programs do not decide by yet.
 fn not_yet(rule: &Rule) -> Option<String> {
     let process = &rule.process;
-    let field = if !process.parents.is_empty() || !process.ancestors.is_empty() {
-        "`parent` and `ancestor` are"
-    } else if rule.ingress {
-        "`direction = \"ingress\"` is"
-    } else {
+    if process.parents.is_empty() && process.ancestors.is_empty() {
         return None;
-    };
+    }
     let (name, line) = (&rule.name, rule.line);
     Some(format!(
-        "rule \"{name}\" (line {line}): {field} not enforced yet; remove it"
+        "rule \"{name}\" (line {line}): `parent` and `ancestor` are not enforced yet; remove it"
     ))
 }
 
@@ -67,13 +63,19 @@ impl HostToolchain {
             "sends on TCP connections that are open already are not judged without BPF LSM"
                 .to_owned(),
         ];
-        let packets = |rule: &&Rule| rule.destination.sockets.contains(&Socket::Packet);
-        all.extend(policy.rules.iter().filter(packets).map(|rule| {
-            format!(
-                "rule \"{}\": packet sockets are not judged without BPF LSM",
-                rule.name
-            )
-        }));
+        for rule in &policy.rules {
+            let what = if rule.ingress {
+                "accepted sockets"
+            } else if rule.destination.sockets.contains(&Socket::Packet) {
+                "packet sockets"
+            } else {
+                continue;
+            };
+            let name = &rule.name;
+            all.push(format!(
+                "rule \"{name}\": {what} are not judged without BPF LSM"
+            ));
+        }
         all
     }
 }
@@ -88,7 +90,7 @@ mod tests {
         for (field, refused) in [
             ("process = { parent = { executable = \"/bin/a\" } }", true),
             ("process = { ancestor = { executable = \"/bin/a\" } }", true),
-            ("direction = \"ingress\"", true),
+            ("direction = \"ingress\"", false),
             ("process = { uid = 5 }", false),
         ] {
             let text =

@@ -1,0 +1,251 @@
+//! The programs in the kernel decide as a plain reading of the policy does.
+
+use std::{fmt::Write as _, net::Ipv4Addr, net::SocketAddr, path::PathBuf};
+
+use fastrand::Rng;
+use procid::{
+    api::accounts::Accounts,
+    policy::{
+        ExeFacts, Facts, ImageFacts, Inode, Policy, Role, Transport, reference::evaluate,
+        text::parse,
+    },
+};
+use procid_tests::{
+    records::{Records, text},
+    scratch::Image,
+    stage::Stage,
+    truth::{self, Act},
+};
+
+const EPERM: i32 = 1;
+/// So many policies, each asked by so many processes, of so many destinations.
+const POLICIES: usize = 40;
+const PROCESSES: usize = 4;
+const DESTINATIONS: usize = 20;
+const USERS: [u32; 3] = [0, 7, 65_534];
+
+/// What rules ask of and acts are made of: so little that they often meet.
+struct World<'a> {
+    random: Rng,
+    stage: &'a Stage,
+    images: [&'a Image; 2],
+}
+
+impl World<'_> {
+    fn one_of(&mut self, choices: &[String]) -> String {
+        self.random.choice(choices).cloned().unwrap_or_default()
+    }
+
+    fn policy(&mut self) -> String {
+        let default = if self.random.bool() { "allow" } else { "deny" };
+        let mut policy = format!("mode = \"enforce\"\ndefault = \"{default}\"\n");
+        for number in 0..self.random.usize(1..12) {
+            let action = self.one_of(&["allow", "deny", "audit"].map(str::to_owned));
+            write!(
+                policy,
+                "\n[[rule]]\nname = \"rule {number}\"\naction = \"{action}\"\n"
+            )
+            .unwrap();
+            let process = self.some(5, Self::process_field);
+            let destination = self.some(3, Self::destination_field);
+            for (table, fields) in [("process", process), ("destination", destination)] {
+                if !fields.is_empty() {
+                    writeln!(policy, "{table} = {{ {} }}", fields.join(", ")).unwrap();
+                }
+            }
+        }
+        policy
+    }
+
+    /// Up to two different ones of so many fields.
+    fn some(&mut self, kinds: usize, field: fn(&mut Self, usize) -> String) -> Vec<String> {
+        let first = self.random.usize(0..kinds);
+        let count = self.random.usize(0..3);
+        (first..first + count)
+            .map(|number| field(self, number % kinds))
+            .collect()
+    }
+
+    fn process_field(&mut self, number: usize) -> String {
+        let directory = self.stage.scratch.path().display().to_string();
+        let cgroup = cgroup(self.stage);
+        let image = self.images[self.random.usize(0..2)];
+        let users = ["0", "7", "\"1-9\"", "[0, 65534]"].map(str::to_owned);
+        match number {
+            0 => format!(
+                "executable = \"{}\"",
+                self.one_of(&[
+                    image.path.display().to_string(),
+                    format!("{directory}/**"),
+                    format!("{directory}/a"),
+                ])
+            ),
+            1 => format!("sha256 = \"{}\"", image.sha256),
+            2 => format!("uid = {}", self.one_of(&users)),
+            3 => format!("gid = {}", self.one_of(&users)),
+            _ => format!(
+                "cgroup = \"{}\"",
+                self.one_of(&[cgroup.display().to_string(), "/another".to_owned()])
+            ),
+        }
+    }
+
+    fn destination_field(&mut self, number: usize) -> String {
+        let networks = [
+            "\"127.0.0.0/8\"",
+            "\"127.0.0.0/30\"",
+            "\"127.0.0.5\"",
+            "[\"127.0.0.2/31\", \"::/0\"]",
+        ];
+        let ports = ["4000", "\"4001-4003\"", "[4002, 4007]", "\"4003-65535\""];
+        match number {
+            0 => format!("cidr = {}", self.one_of(&networks.map(str::to_owned))),
+            1 => format!("port = {}", self.one_of(&ports.map(str::to_owned))),
+            _ => format!(
+                "transport = {}",
+                self.one_of(&["\"udp\"", "\"tcp\""].map(str::to_owned))
+            ),
+        }
+    }
+
+    /// One process, to different destinations.
+    fn acts(&mut self) -> (usize, u32, Vec<Act>) {
+        let number = self.random.usize(0..2);
+        let image = self.images[number].path.display().to_string();
+        let user = USERS[self.random.usize(0..USERS.len())];
+        let mut all: Vec<_> = (1..8)
+            .flat_map(|host| (4000..4008).map(move |port| (host, port)))
+            .collect();
+        self.random.shuffle(&mut all);
+        let how = self.one_of(&["udp", "udp --connected", "connect"].map(str::to_owned));
+        let user_id = user.to_string();
+        let mut arguments = vec!["enter", "--uid", &user_id, "--", &image];
+        arguments.extend(how.split(' '));
+        let to: Vec<_> = all
+            .into_iter()
+            .take(DESTINATIONS)
+            .map(|(host, port)| {
+                SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port)).to_string()
+            })
+            .collect();
+        for to in &to {
+            arguments.extend(["--to", to]);
+        }
+        (number, user, self.stage.start(arguments).finish().acts)
+    }
+}
+
+fn cgroup(stage: &Stage) -> PathBuf {
+    PathBuf::from("/").join(stage.cgroup.path().file_name().unwrap())
+}
+
+/// What is so of an act, in the words of policies.
+fn facts(stage: &Stage, image: &Image, user: u32, act: &Act) -> Facts {
+    let (major, minor) = image.file.dev.split_once(':').unwrap();
+    let inode = Inode {
+        major: major.parse().unwrap(),
+        minor: minor.parse().unwrap(),
+        ino: image.file.inode.parse().unwrap(),
+    };
+    let mut sha256 = [0; 32];
+    for (byte, digits) in sha256.iter_mut().zip(image.sha256.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    }
+    Facts {
+        process: ImageFacts {
+            exe: ExeFacts {
+                path: Some(image.path.clone()),
+                sha256: Some(sha256),
+                inode: Some(inode),
+            },
+            ..ImageFacts::default()
+        },
+        destination: Some(act.destination.ip()),
+        port: act.destination.port(),
+        source_port: 0,
+        transport: Some(match act.transport {
+            truth::Transport::Tcp => Transport::Tcp,
+            truth::Transport::Udp => Transport::Udp,
+        }),
+        socket: None,
+        role: Some(Role::Opener),
+        euid: user,
+        egid: user,
+        cgroup: cgroup(stage),
+        now: 0,
+    }
+}
+
+/// The rule that the policy says denies this act; the default has no name.
+fn denied_by(policy: &Policy, facts: &Facts) -> Option<String> {
+    let decision = evaluate(policy, facts);
+    let rule = policy.rules.get(decision.rule as usize);
+    decision
+        .deny
+        .then(|| rule.map_or_else(String::new, |rule| rule.name.to_string()))
+}
+
+fn told(records: &Records, act: &Act) -> Option<String> {
+    let of_act = records.of_act(act);
+    let denial = of_act
+        .into_iter()
+        .find(|record| text(record, "/procid/verdict") == "deny")?;
+    Some(text(denial, "/rule/name").into_owned())
+}
+
+#[test]
+fn the_programs_decide_as_the_plain_reading_does() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut stage = Stage::new();
+    let other = stage.scratch.program("other");
+    let app = stage.app.clone();
+    for image in [&app, &other] {
+        let act = stage
+            .start_file(&image.path, ["udp", "--to", "127.0.0.1:4000"])
+            .finish()
+            .acts
+            .remove(0);
+        stage.wait_for_hash(act.actor.pid, &image.file);
+    }
+    let images = [&app, &other];
+    let mut decided = Vec::new();
+    for _ in 0..POLICIES {
+        let mut world = World {
+            random: Rng::with_seed(seed.wrapping_add(decided.len() as u64)),
+            stage: &stage,
+            images,
+        };
+        let policy = world.policy();
+        stage.apply(&policy, &[]);
+        let parsed = parse(&policy, "policy.toml", &Accounts).unwrap().policy;
+        for _ in 0..PROCESSES {
+            let (image, user, acts) = world.acts();
+            assert_eq!(acts.len(), DESTINATIONS);
+            for act in acts {
+                let facts = facts(&stage, images[image], user, &act);
+                let rule = denied_by(&parsed, &facts);
+                assert_eq!(
+                    act.error == Some(EPERM),
+                    rule.is_some(),
+                    "seed {seed}: {rule:?}: {act:?} by user {user}, {policy}"
+                );
+                decided.push((act, rule));
+            }
+        }
+    }
+    let denied = decided.iter().filter(|(_, rule)| rule.is_some()).count();
+    assert!(
+        stage
+            .agent
+            .until(|records| records.denials().count() >= denied)
+    );
+    let records = stage.agent.stop();
+    assert_eq!(records.denials().count(), denied);
+    for (act, rule) in &decided {
+        assert_eq!(told(&records, act), *rule, "seed {seed}: {act:?}");
+    }
+    // Neither everything nor nothing.
+    assert!((100..decided.len() - 100).contains(&denied), "{denied}");
+    assert_eq!(records.lost(), 0);
+}
