@@ -265,7 +265,8 @@ pub(crate) fn speaking(sk: Kptr, tag: &mut SocketTag, hook: Hook) -> bool {
         return true;
     }
     let mut act = act_of_sock(sk, tag.cookie, hook);
-    if tag.primary != 0 {
+    // What was accepted was asked for by nobody here.
+    if tag.primary != 0 && tag.flags & ACCEPTED == 0 {
         act.destination = tag.destination;
         act.port = tag.port;
     }

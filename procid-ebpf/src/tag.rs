@@ -110,6 +110,8 @@ pub(crate) fn tag_accepted(sk: *mut c_void, cookie: u64) {
         tag.flags = ACCEPTED | CREATOR_UNSEEN | CONNECTED;
         tag.flow = 1;
         tag.primary = 1;
+        // SAFETY: takes no argument.
+        tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
     } else {
         lost(Loss::TagMissing);
     }

@@ -214,15 +214,27 @@ impl Connection {
 
     /// A connection that is known by nothing but a send on it.
     pub(super) fn of_use(event: &Attempt) -> Self {
-        let seen = if event.flags & flags::ACCEPTED == 0 {
-            Self::of_attempt(event)
-        } else {
-            Self::of_accept(event)
-        };
         Self {
             outcome: Outcome::Success,
             is_use: true,
-            ..seen
+            ..Self::of_act(event)
+        }
+    }
+
+    /// An act that a rule denied.
+    pub(super) fn of_denial(event: &Attempt) -> Self {
+        Self {
+            outcome: Outcome::Denied,
+            ended_ns: NonZero::new(event.header.boot_ns),
+            ..Self::of_act(event)
+        }
+    }
+
+    fn of_act(event: &Attempt) -> Self {
+        if event.flags & flags::ACCEPTED == 0 {
+            Self::of_attempt(event)
+        } else {
+            Self::of_accept(event)
         }
     }
 

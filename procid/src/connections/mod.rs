@@ -144,11 +144,7 @@ impl Connections {
     /// kept.
     pub fn denied(&mut self, attempt: &Attempt) -> Option<Key> {
         let at_ns = attempt.header.boot_ns;
-        let connection = Connection {
-            outcome: Outcome::Denied,
-            ended_ns: NonZero::new(at_ns),
-            ..Connection::of_attempt(attempt)
-        };
+        let connection = Connection::of_denial(attempt);
         let key = match attempt.flow {
             0 => self.uncounted(attempt.cookie, &connection),
             flow => Some(Key {
