@@ -323,6 +323,22 @@ proptest! {
 }
 
 #[test]
+fn what_was_denied_on_an_accepted_connection_comes_from_its_peer() {
+    let accepted = Attempt {
+        flags: flags::ACCEPTED | flags::SEND,
+        generation: 3,
+        verdict: verdict::DENY,
+        ..attempt(9, 1, 0)
+    };
+    let mut connections = Connections::default();
+    connections.denied(&accepted);
+    let told = connections.get(&KEY).unwrap();
+    assert_eq!(told.role(), Role::Acceptor);
+    assert_eq!(told.source, accepted.destination);
+    assert_eq!(told.destination, accepted.source);
+}
+
+#[test]
 fn what_was_denied_is_told_once_and_has_no_end() {
     let denied = |cookie, flow| Attempt {
         generation: 3,
