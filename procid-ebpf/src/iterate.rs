@@ -21,7 +21,7 @@ use crate::{
     maps::{ExecScratch, IMAGES, TASK_SCRATCH},
     process::describe,
     socket::counts,
-    tag::tag_found,
+    tag::{carry_tag, tag_found},
 };
 
 /// `struct bpf_iter__task`: the pointers are BTF pointers or null.
@@ -202,6 +202,24 @@ pub(crate) extern "C" fn iterate_counts(ctx: *const StorageContext) -> i32 {
         counts: counts(Kptr(sk as u64), tag),
     };
     write(ctx.meta, (&raw const row).cast(), size_of::<Close>());
+    0
+}
+
+/// Takes over the tag of every socket that an earlier set of programs tagged:
+/// it saw the socket's creation, which this one did not. What this set has seen
+/// of such a socket meanwhile, that one has seen too.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+pub(crate) extern "C" fn carry_tags(ctx: *const StorageContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    // SAFETY: as in `iterate_counts`.
+    let sk = unsafe { core::ptr::read_volatile(&raw const ctx.sk) };
+    if sk.is_null() || ctx.value.is_null() {
+        return 0;
+    }
+    // SAFETY: not null; a tag of the same layout, which the loader saw to.
+    carry_tag(sk, unsafe { &*ctx.value });
     0
 }
 

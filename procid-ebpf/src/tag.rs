@@ -100,6 +100,20 @@ pub(crate) fn tag_found(sk: *mut c_void, cookie: u64) {
     }
 }
 
+/// Tags a socket as an earlier set of programs has, unless this one saw its
+/// creation itself. A verdict of another set's policy does not stand.
+#[inline(always)]
+pub(crate) fn carry_tag(sk: *mut c_void, earlier: &SocketTag) {
+    if let Some(tag) = get(sk, BPF_SK_STORAGE_GET_F_CREATE.into())
+        && (tag.cookie == 0 || tag.flags & CREATOR_UNSEEN != 0)
+    {
+        *tag = *earlier;
+        tag.judged.word = 0;
+        tag.sender = 0;
+        tag.receiver = 0;
+    }
+}
+
 /// Tags the socket of a connection that has come in; accept(2) takes it later.
 #[inline(always)]
 pub(crate) fn tag_accepted(sk: *mut c_void, cookie: u64) {

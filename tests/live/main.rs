@@ -16,6 +16,7 @@ mod flows;
 mod identity;
 mod load;
 mod names;
+mod outlive;
 mod policy;
 mod programs;
 mod scripts;

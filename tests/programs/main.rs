@@ -10,6 +10,7 @@
 //! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
 //! | [`load`] | many connections of one process |
+//! | [`knock`] | tries the same thing until it is told to end |
 //! | [`hold`] | as many, all open at one time |
 //! | [`way`] | every way out, with its own other end |
 //! | [`bench`] | loops whose cost is measured |
@@ -23,6 +24,7 @@ mod enter;
 mod hand;
 mod hide;
 mod hold;
+mod knock;
 mod load;
 mod memfd;
 mod storm;
@@ -69,6 +71,8 @@ enum Program {
     Storm(storm::Storm),
     /// Connect and close, many times
     Load(load::Load),
+    /// Try to speak until told to end, and count the answers
+    Knock(knock::Knock),
     /// Open many connections and keep them
     Hold(hold::Hold),
     /// Use the network in one way, with an other end of its own
@@ -101,6 +105,7 @@ fn main() -> anyhow::Result<()> {
         Program::HideScript(script) => script.run(),
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
+        Program::Knock(knock) => knock.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),
         Program::WayPeer(peer) => peer.run(),

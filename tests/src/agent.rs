@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -27,18 +28,23 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(180);
 /// Longest wait for the end of an agent that has much left to write.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for one that is dropped.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// Name of the API's socket in the agent's directory.
 const SOCKET: &str = "socket";
 /// Records read before it is looked whether they are enough.
 const READ_AT_ONCE: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A running agent; killed when dropped. Its output goes to files, so that a
+/// Where an agent keeps its state; removed with the last one that uses it.
+pub type Home = Arc<TempDir>;
+
+/// A running agent; ended when dropped. Its output goes to files, so that a
 /// slow reader cannot slow it down.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
-    directory: TempDir,
+    directory: Home,
     tail: Tail,
     checker: Checker,
     records: Records,
@@ -69,7 +75,17 @@ impl Agent {
     /// When it does not become ready, with what it said on stderr.
     #[must_use]
     pub fn start_with(cgroup: &TestCgroup, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let home = tempfile::tempdir().expect("a temporary directory");
+        Self::start_at(cgroup, Arc::new(home), arguments)
+    }
+
+    /// The same with the state of an earlier one.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_with`](Self::start_with).
+    #[must_use]
+    pub fn start_at(cgroup: &TestCgroup, directory: Home, arguments: &[&str]) -> Self {
         let output = directory.path().join("records");
         let state = directory.path().join("state");
         let socket = directory.path().join(SOCKET);
@@ -92,6 +108,19 @@ impl Agent {
         assert!(ready, "procid does not become ready: {}", agent.log());
         agent.ready = boot_ns();
         agent
+    }
+
+    /// Kills it (SIGKILL), and says where its state is.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended before.
+    #[must_use]
+    pub fn kill(mut self) -> Home {
+        assert!(matches!(self.child.try_wait(), Ok(None)), "{}", self.log());
+        self.child.kill().expect("a child can be killed");
+        self.wait();
+        Arc::clone(&self.directory)
     }
 
     /// Path of the API's socket.
@@ -217,8 +246,13 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Not an error where it has ended already.
-        let _ended = self.child.kill();
+        // So that it leaves nothing in force; not an error where it has ended.
+        let _ended = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < DROP_LIMIT {
+            thread::sleep(LOOK_EVERY);
+        }
+        let _killed = self.child.kill();
         let _status = self.child.wait();
         if thread::panicking() {
             eprintln!("---- procid's log\n{}----", self.log());

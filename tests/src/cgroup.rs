@@ -12,10 +12,15 @@ use std::{
     time::Duration,
 };
 
+use crate::scratch::procid;
+
 /// Directory names: `procid-test-PID-NUMBER`, PID being the test run's.
 const PREFIX: &str = "procid-test-";
+/// Where agents pin what is to outlive them.
+pub const PINS: &str = "/sys/fs/bpf/procid";
 
-/// Removed with all its processes when dropped.
+/// Removed with all its processes, and all that killed agents enforce there,
+/// when dropped.
 #[derive(Debug)]
 pub struct TestCgroup {
     path: PathBuf,
@@ -100,6 +105,15 @@ fn remove_leftovers(root: &Path) {
 }
 
 fn remove(path: &Path) {
+    if Path::new(PINS).exists() {
+        let mut unload = Command::new(procid());
+        let done = unload.args(["unload", "--cgroup"]).arg(path).output();
+        if let Ok(output) = &done
+            && !output.status.success()
+        {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
     // Only processes that a test put here: nothing else enters. Kernels before
     // 5.14 have no such file; there each test waits for its own.
     let _none = fs::write(path.join("cgroup.kill"), "1");

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     cgroup::TestCgroup,
-    truth::{Act, Line, Lived, Summary},
+    truth::{Act, Knocks, Line, Lived, Summary},
 };
 
 /// A run of the test program in a test's cgroup; killed when dropped.
@@ -26,6 +26,7 @@ pub struct Report {
     pub acts: Vec<Act>,
     pub lived: Vec<Lived>,
     pub summary: Option<Summary>,
+    pub knocks: Option<Knocks>,
 }
 
 impl Program {
@@ -115,6 +116,7 @@ impl Program {
                 Line::Act(act) => report.acts.push(act),
                 Line::Lived(lived) => report.lived.push(lived),
                 Line::Summary(summary) => report.summary = Some(summary),
+                Line::Knocks(knocks) => report.knocks = Some(knocks),
             }
         }
         let status = self.child.wait().expect("a child can be waited for");

@@ -144,6 +144,16 @@ pub struct Summary {
     pub elapsed: u64,
 }
 
+/// How many tries went how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knocks {
+    pub done: u64,
+    /// With `EPERM`.
+    pub denied: u64,
+    /// With another error.
+    pub failed: u64,
+}
+
 /// A line of a program's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -151,6 +161,7 @@ pub enum Line {
     Act(Act),
     Lived(Lived),
     Summary(Summary),
+    Knocks(Knocks),
 }
 
 /// Writes one line of a report to stdout, in one write(2), so that lines of

@@ -8,4 +8,5 @@
 
 mod backends;
 mod crowd;
+mod outlive;
 mod scripts;

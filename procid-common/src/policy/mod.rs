@@ -269,6 +269,8 @@ pub struct Head {
     pub words: u32,
     /// Bits of [`flags`].
     pub flags: u32,
+    /// SHA-256 of the policy's text, without temporary rules.
+    pub sha256: [u8; 32],
     /// Rules by action.
     pub allow: Bits,
     pub deny: Bits,
@@ -294,7 +296,7 @@ pub struct Head {
 
 const _: () = assert!(
     size_of::<Head>()
-        == 32
+        == 64
             + size_of::<Bits>()
                 * (12 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );

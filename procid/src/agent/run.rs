@@ -81,7 +81,8 @@ pub enum RunError {
 /// was taken in.
 ///
 /// A reader that closes the pipe ends it as `stop` does, without its last
-/// records. In every case all hooks are detached on return.
+/// records. All hooks are detached on return; where a policy is in force, only
+/// after such an end, and unless the settings say that it is to be kept.
 ///
 /// # Errors
 ///
@@ -140,6 +141,8 @@ pub fn run(
         capabilities,
         undecodable: 0,
         look_due_ns: 0,
+        keep: settings.keep,
+        pins_wrong: Vec::new(),
     };
     match agent.run(
         settings.policy.as_ref(),
@@ -169,11 +172,29 @@ struct Agent<W> {
     capabilities: Vec<String>,
     undecodable: u64,
     look_due_ns: u64,
+    /// The policy stays in force after a clean stop.
+    keep: bool,
+    /// What was not well with pins at the last look.
+    pins_wrong: Vec<String>,
 }
 
 impl<W: Write> Agent<W> {
     fn run(
         mut self,
+        policy: Option<&PolicyFile>,
+        on_ready: impl FnOnce() -> io::Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<(), RunError> {
+        let done = self.watch(policy, on_ready, stop);
+        // An agent that fails leaves what it enforces, as one that is killed.
+        if matches!(&done, Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe) {
+            self.end_policy();
+        }
+        done
+    }
+
+    fn watch(
+        &mut self,
         policy: Option<&PolicyFile>,
         on_ready: impl FnOnce() -> io::Result<()>,
         stop: &AtomicBool,
@@ -216,6 +237,7 @@ impl<W: Write> Agent<W> {
             self.kernel.tend();
             self.losses();
             self.policy_deadlines();
+            self.look_at_pins();
             if self.engine.wants_counts() {
                 let at_ns = boot_now_ns();
                 let rows = self.counts();
@@ -343,7 +365,8 @@ impl<W: Write> Agent<W> {
     }
 
     /// The last events, the last records.
-    fn finish(mut self) -> Result<(), RunError> {
+    fn finish(&mut self) -> Result<(), RunError> {
+        self.end_policy();
         let until_ns = boot_now_ns() + LAST_DRAIN_NS;
         while self.drain() == ROUND_MAX && boot_now_ns() < until_ns {
             self.settle()?;
@@ -388,6 +411,7 @@ impl<W: Write> Agent<W> {
         status.hash_queue = self.pool.queue_len();
         status.capabilities.clone_from(&self.capabilities);
         status.degraded = degraded(self.kernel.report(), &status);
+        status.degraded.extend(self.kernel.pins_wrong());
         self.put_policy_status(&mut status);
         status.healthy = status.degraded.is_empty();
         status

@@ -43,4 +43,6 @@ pub struct Settings {
     pub update_every: Duration,
     /// `None`: the policy last applied, if there is one.
     pub policy: Option<PolicyFile>,
+    /// The policy stays in force after a clean stop.
+    pub keep: bool,
 }

@@ -51,6 +51,10 @@ pub struct Options {
     /// last applied].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Leave the policy in force after a clean stop, as it is after a kill;
+    /// 'procid unload' ends it.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    keep: Option<bool>,
 }
 
 /// [`Backend`] as flags and files name it.
@@ -96,6 +100,7 @@ impl Options {
         let policy = policy.as_deref().map(policy::file::read).transpose();
         Ok(Settings {
             json: self.json.or(file.json).unwrap_or(false),
+            keep: self.keep.or(file.keep).unwrap_or(false),
             state_dir: self
                 .state_dir
                 .or(file.state_dir)

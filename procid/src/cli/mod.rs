@@ -12,6 +12,7 @@
 //! | [`block`] | `procid block`, `procid unblock` |
 //! | [`cut`] | `procid cut`: close a connection |
 //! | [`status`] | `procid status` |
+//! | [`unload`] | `procid unload`: end what a killed agent enforces |
 //! | [`doctor`] | `procid doctor` |
 //! | [`failure`] | exit codes and sentences |
 //! | [`output`] | text for people: times, durations, hostile bytes |
@@ -36,6 +37,7 @@ pub mod run;
 pub mod service;
 pub mod state_dir;
 pub mod status;
+pub mod unload;
 pub mod who;
 
 use failure::{Code, Failure};
@@ -64,6 +66,7 @@ enum Command {
     Unblock(block::Unblock),
     Status(status::Status),
     Doctor(doctor::Doctor),
+    Unload(unload::Unload),
 }
 
 /// The flag that says where the agent is, for the commands that ask it.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
             Command::Unblock(unblock) => unblock.execute(),
             Command::Status(status) => status.execute(),
             Command::Doctor(doctor) => doctor.execute(),
+            Command::Unload(unload) => unload.execute(),
         },
         Err(error) => not_a_command(&error),
     };

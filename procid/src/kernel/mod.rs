@@ -9,6 +9,8 @@
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
 //! | [`policy`] | the policy's tables, and what the programs know of hashes |
+//! | [`pins`] | what keeps a policy enforced when the agent is killed |
+//! | [`takeover`] | what is taken over from an agent that was killed |
 //! | [`ring`] | the reading ends of the ring buffers |
 //! | [`probe`] | what `procid doctor` tries |
 
@@ -24,7 +26,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, RingBuf},
-    programs::{Iter, Program},
+    programs::{Iter, Program, links::FdLink},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
@@ -45,7 +47,8 @@ use crate::{
 use btf::KernelTypes;
 use hooks::{HOOKS, LENGTHS, Role};
 use losses::Losses;
-use policy::ImageHashes;
+use pins::Pins;
+use policy::{Earlier, ImageHashes};
 use uncovered::Sight;
 
 mod accounts;
@@ -53,11 +56,14 @@ pub mod btf;
 mod hooks;
 mod iterate;
 mod losses;
+mod pins;
 mod policy;
 mod probe;
 mod ring;
+mod takeover;
 mod uncovered;
 
+pub use pins::{Unloaded, unload};
 pub use policy::Policies;
 pub use probe::{Probe, probe};
 pub use ring::Ring;
@@ -79,9 +85,21 @@ pub struct Options {
     pub args: Args,
 }
 
-/// Attached programs; dropping it detaches them all.
+/// Links by the names of their programs.
+type Links = Vec<(&'static str, FdLink)>;
+
+/// Attached programs; dropping it detaches them all, but for those that are
+/// pinned.
 pub struct Kernel {
     ebpf: Ebpf,
+    links: Links,
+    /// Maps that a later agent reads, by their names.
+    kept_maps: Vec<(&'static str, OwnedFd)>,
+    /// Id of the cgroup that is watched; 0: the root.
+    cgroup: u64,
+    pins: Option<Pins>,
+    /// What an earlier agent enforced; until the policies are taken.
+    earlier: Earlier,
     report: Report,
     args: Args,
     clock: Array<MapData, u64>,
@@ -145,11 +163,11 @@ impl Kernel {
             ));
         }
         let cgroup = open_cgroup(options)?;
-        let mut ebpf = load(options, cgroup.as_ref())?;
+        let (mut ebpf, watched) = load(options, cgroup.as_ref())?;
         let btf = Btf::from_sys_fs().map_err(|error| {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
-        let report = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
+        let (report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
         for (program, target) in [
             ("iterate_tasks", "task"),
             ("iterate_sockets", "task_file"),
@@ -160,6 +178,8 @@ impl Kernel {
                 AttachError::new(format!("the {program} iterator was refused: {error:#}"))
             })?;
         }
+        pins::ensure_bpffs();
+        let earlier = takeover::take_over(&mut ebpf, &btf, watched);
         let logger = EbpfLogger::init(&mut ebpf)
             .map_err(|error| tracing::warn!(%error, "the programs' own log is not read"))
             .ok();
@@ -167,11 +187,16 @@ impl Kernel {
             .and_then(|fd| fd.try_clone_to_owned())
             .map_err(|error| AttachError::new(format!("the file iterator: {error}")))?;
         let mut kernel = Self {
+            kept_maps: kept_maps(&ebpf)?,
+            links,
+            cgroup: watched,
+            pins: None,
+            earlier,
             clock: take_map(&mut ebpf, "CLOCK")?,
             losses: Losses::take(&mut ebpf)?,
             known_files: take_map(&mut ebpf, "KNOWN_FILES")?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
-            tags: tags(&ebpf)?,
+            tags: map_fd(&ebpf, "TAGS")?,
             image_hashes: ImageHashes::take(&mut ebpf)?,
             report,
             args: options.args,
@@ -208,7 +233,74 @@ impl Kernel {
     ///
     /// The eBPF object has no such maps.
     pub fn take_policies(&mut self) -> Result<Policies, AttachError> {
-        Policies::take(&mut self.ebpf)
+        Policies::take(&mut self.ebpf, std::mem::take(&mut self.earlier))
+    }
+
+    /// From now on the programs stay attached when this process is killed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal: they end with this process.
+    pub fn pin(&mut self) -> io::Result<()> {
+        if self.pins.is_some() {
+            return Ok(());
+        }
+        let mut pins = Pins::make(self.cgroup, &self.kept_maps)?;
+        let mut done = Ok(());
+        let links = std::mem::take(&mut self.links).into_iter();
+        self.links = links
+            .filter_map(|(name, link)| match pins.add(name, link) {
+                Ok(link) => Some((name, link)),
+                Err(error) => {
+                    let error = format!("{name} is detached: it cannot be pinned: {error}");
+                    done = Err(io::Error::other(error));
+                    None
+                }
+            })
+            .collect();
+        self.pins = Some(pins);
+        done
+    }
+
+    /// From now on they do not.
+    pub fn unpin(&mut self) {
+        if let Some(pins) = self.pins.take() {
+            pins.remove();
+        }
+    }
+
+    /// Removes the programs of earlier agents, which this one's stand in for.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read or removed: they go on enforcing.
+    pub fn supersede(&self) -> io::Result<()> {
+        let found = pins::find(Some(self.cgroup))?;
+        found.left.into_iter().try_for_each(pins::Left::remove)
+    }
+
+    /// What is not well with pins, a sentence each: this agent's have changed,
+    /// or others enforce beside it.
+    pub fn pins_wrong(&self) -> Vec<String> {
+        let mut wrong = self.pins.as_ref().map(Pins::wrong).unwrap_or_default();
+        match pins::find(Some(self.cgroup)) {
+            Ok(found) => {
+                wrong.extend(found.left.iter().map(|left| {
+                    format!(
+                        "an agent that has ended still enforces its policy ({left}); 'procid \
+                         unload' ends that, and a policy of this agent's does"
+                    )
+                }));
+                wrong.extend(
+                    found
+                        .strange
+                        .iter()
+                        .map(|path| format!("{} is not of procid's making", path.display())),
+                );
+            }
+            Err(error) => wrong.push(format!("{} cannot be read: {error}", pins::ROOT)),
+        }
+        wrong
     }
 
     /// Tells the programs the hash of the file that a live image was run from.
@@ -339,7 +431,8 @@ fn open_cgroup(options: &Options) -> Result<Option<File>, AttachError> {
     Ok(Some(file))
 }
 
-fn load(options: &Options, cgroup: Option<&File>) -> Result<Ebpf, AttachError> {
+/// The programs and maps, and the id of the cgroup they watch.
+fn load(options: &Options, cgroup: Option<&File>) -> Result<(Ebpf, u64), AttachError> {
     let types = std::fs::read(BTF_PATH).map_err(|error| {
         AttachError::new(format!(
             "this kernel describes no types in {BTF_PATH} ({error}): it needs CONFIG_DEBUG_INFO_BTF"
@@ -364,7 +457,7 @@ fn load(options: &Options, cgroup: Option<&File>) -> Result<Ebpf, AttachError> {
             .map_err(|error| AttachError::new(format!("{}: {error}", path.display())))?,
         _ => (0, 0),
     };
-    EbpfLoader::new()
+    let ebpf = EbpfLoader::new()
         .override_global("OFFSETS", offsets.as_bytes(), true)
         .override_global("SETTINGS", &settings, true)
         .override_global("WATCHED_CGROUP", &watched, true)
@@ -375,7 +468,8 @@ fn load(options: &Options, cgroup: Option<&File>) -> Result<Ebpf, AttachError> {
                 "the kernel refused procid's maps: {:#}",
                 anyhow::Error::from(error)
             ))
-        })
+        })?;
+    Ok((ebpf, watched))
 }
 
 /// System call tracepoints are found through tracefs, which minimal systems
@@ -401,8 +495,9 @@ fn attach_hooks(
     btf: &Btf,
     options: &Options,
     cgroup: Option<&File>,
-) -> Result<Report, AttachError> {
+) -> Result<(Report, Links), AttachError> {
     let mut report = Report::default();
+    let mut links = Vec::new();
     let mut lsm = false;
     for hook in HOOKS
         .iter()
@@ -438,13 +533,21 @@ fn attach_hooks(
         } else if hook.is_lsm() {
             lsm = true;
         }
+        let attached = result.is_ok();
+        let reason = match result {
+            Ok(link) => {
+                links.extend(link.map(|link| (hook.program, link)));
+                None
+            }
+            Err(refusal) => Some(refusal.reason),
+        };
         report.hooks.push(HookStatus {
             name: hook.name.to_owned(),
             program_type: hook.program_type().to_owned(),
             gives: hook.gives.to_owned(),
             without: hook.without.to_owned(),
-            attached: result.is_ok(),
-            reason: result.err().map(|refusal| refusal.reason),
+            attached,
+            reason,
             missed,
         });
     }
@@ -464,7 +567,7 @@ fn attach_hooks(
             .is_ok_and(|version| version >= KernelVersion::new(6, 5, 0)),
     };
     report.uncovered.extend(uncovered::paths(sight));
-    Ok(report)
+    Ok((report, links))
 }
 
 /// The stand-ins without which nothing is known of what was sent.
@@ -504,15 +607,26 @@ fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
     }
 }
 
-/// The map of socket tags, which an iterator walks.
-fn tags(ebpf: &Ebpf) -> Result<OwnedFd, AttachError> {
-    let Some(Map::SkStorage(map)) = ebpf.map("TAGS") else {
-        return Err(AttachError::new("the eBPF object has no map TAGS"));
+/// A descriptor of a map.
+fn map_fd(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, AttachError> {
+    let (Some(Map::Array(map)) | Some(Map::HashMap(map)) | Some(Map::SkStorage(map))) =
+        ebpf.map(name)
+    else {
+        return Err(AttachError::new(format!(
+            "the eBPF object has no map {name}"
+        )));
     };
     map.fd()
         .as_fd()
         .try_clone_to_owned()
-        .map_err(|error| AttachError::new(format!("the map of socket tags: {error}")))
+        .map_err(|error| AttachError::new(format!("the map {name}: {error}")))
+}
+
+fn kept_maps(ebpf: &Ebpf) -> Result<Vec<(&'static str, OwnedFd)>, AttachError> {
+    pins::KEPT_MAPS
+        .into_iter()
+        .map(|name| Ok((name, map_fd(ebpf, name)?)))
+        .collect()
 }
 
 fn take_map<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {

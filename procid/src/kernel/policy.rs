@@ -60,6 +60,24 @@ pub struct Policies {
     fallbacks: [u64; SLOTS as usize],
     /// Of the newest policy.
     generation: u64,
+    /// Policies that an earlier agent put in force.
+    earlier: Vec<Since>,
+}
+
+/// What an earlier agent's programs enforced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Earlier {
+    /// Of its newest policy.
+    pub(super) generation: u64,
+    pub(super) policies: Vec<Since>,
+}
+
+/// Since when a policy is in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    pub(super) sha256: [u8; 32],
+    /// Nanoseconds since boot.
+    pub(super) applied_ns: u64,
 }
 
 impl std::fmt::Debug for Policies {
@@ -116,7 +134,7 @@ fn own_addresses() -> Vec<[u8; 16]> {
 }
 
 impl Policies {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+    pub(super) fn take(ebpf: &mut Ebpf, earlier: Earlier) -> Result<Self, AttachError> {
         Ok(Self {
             active: take_map(ebpf, "ACTIVE")?,
             heads: take_map(ebpf, "HEADS")?,
@@ -130,7 +148,8 @@ impl Policies {
             own: take_map(ebpf, "OWN_ADDRESSES")?,
             filled: Default::default(),
             fallbacks: [0; SLOTS as usize],
-            generation: 0,
+            generation: earlier.generation,
+            earlier: earlier.policies,
         })
     }
 
@@ -263,10 +282,13 @@ impl Enforcer for Policies {
         for address in own_addresses() {
             self.own.insert(address, 1, 0).map_err(refused)?;
         }
+        // A policy that goes on is as old as it was.
+        let earlier = std::mem::take(&mut self.earlier);
+        let mut same = earlier.iter().filter(|it| it.sha256 == tables.head.sha256);
         let head = Head {
             generation,
             fallback,
-            applied_ns: boot_now_ns(),
+            applied_ns: same.next().map_or_else(boot_now_ns, |it| it.applied_ns),
             ..tables.head
         };
         let first = Self::first_hit(slot)?;

@@ -1,6 +1,6 @@
 //! What `procid doctor` tries: each thing by doing it.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use aya::Btf;
 
@@ -9,7 +9,8 @@ use super::{
     btf::KernelTypes,
     ensure_tracefs,
     hooks::{self, HOOKS, LENGTHS, Role},
-    load, load_iterator,
+    kept_maps, load, load_iterator,
+    pins::{self, Pins},
 };
 use crate::agent::settings::Backend;
 
@@ -49,7 +50,7 @@ pub fn probe(options: &Options) -> Vec<Probe> {
     };
     let objects = load(&trial, cgroup.file.as_ref())
         .map_err(|error| error.to_string())
-        .and_then(|ebpf| {
+        .and_then(|(ebpf, _)| {
             let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
             Ok((ebpf, btf))
         });
@@ -70,6 +71,8 @@ pub fn probe(options: &Options) -> Vec<Probe> {
         }
     };
     let mut lengths = 0;
+    // Attached until all are.
+    let mut links = Vec::new();
     for hook in HOOKS {
         if hook.role == Role::StandIn && lengths == LENGTHS.len() {
             continue; // nothing to stand in for
@@ -88,7 +91,10 @@ pub fn probe(options: &Options) -> Vec<Probe> {
                 format!("without it: {}", hook.without)
             },
             result: result
-                .map(|()| "attached".to_owned())
+                .map(|link| {
+                    links.push(link);
+                    "attached".to_owned()
+                })
                 .map_err(|refusal| refusal.reason),
             required: hook.required && !lsm,
         });
@@ -110,6 +116,11 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             "bpf_sk_storage_map",
             "bytes of connections that live on",
         ),
+        (
+            "carry_tags",
+            "bpf_sk_storage_map",
+            "what an agent that was killed knew of sockets",
+        ),
     ] {
         let result = load_iterator(&mut ebpf, &btf, program, target);
         probes.push(Probe {
@@ -122,6 +133,26 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             required: true,
         });
     }
+    pins::ensure_bpffs();
+    let pinned = kept_maps(&ebpf)
+        .map_err(io::Error::other)
+        .and_then(|maps| Pins::make(0, &maps))
+        .map(|pins| pins.remove());
+    probes.push(Probe {
+        what: format!("pin to {}", pins::ROOT),
+        means: if pinned.is_ok() {
+            "a policy outlives an agent that is killed".to_owned()
+        } else {
+            "without it: a policy ends with its agent".to_owned()
+        },
+        remedy: pinned
+            .is_err()
+            .then(|| "mount -t bpf bpf /sys/fs/bpf, writable for root".to_owned()),
+        result: pinned
+            .map(|()| "pinned".to_owned())
+            .map_err(|error| error.to_string()),
+        required: false,
+    });
     probes
 }
 

@@ -80,6 +80,7 @@ struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     fn new(policy: &Policy, places: &'a dyn Places) -> Self {
         let mut head = Head::new_zeroed();
+        head.sha256 = policy.sha256;
         head.words = policy.rules.len().div_ceil(64).max(1) as u32;
         for (flag, is_set) in [
             (flags::DEFAULT_DENY, policy.default == Verdict::Deny),

@@ -157,8 +157,7 @@ impl Manager {
     }
 
     /// Puts the policy given (text and file name) in force, else the one kept,
-    /// and the temporary rules kept. Where there is none of them, an earlier
-    /// agent's policy ends. `None`: there is none.
+    /// and the temporary rules kept. `None`: there is none of them.
     ///
     /// # Errors
     ///
@@ -180,9 +179,7 @@ impl Manager {
                 }
                 None => {
                     let built = self.build(None, &blocks, now)?;
-                    if built.is_some()
-                        || self.enforcer.generation().map_err(|error| kernel(&error))? != 0
-                    {
+                    if built.is_some() {
                         self.put(built, None)?;
                     }
                     self.blocks = blocks;
@@ -311,6 +308,18 @@ impl Manager {
         let generation = self.enforcer.revert().map_err(|error| kernel(&error))?;
         self.fall_back(generation);
         Ok(self.changed(Vec::new()))
+    }
+
+    /// No policy is in force any more; what is kept for the next agent stays.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub fn end(&mut self) -> Result<(), Refusal> {
+        self.enforcer.clear().map_err(|error| kernel(&error))?;
+        self.pending = None;
+        self.in_force = None;
+        Ok(())
     }
 
     /// Takes in the time: says which deadlines have passed.

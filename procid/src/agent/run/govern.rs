@@ -45,7 +45,8 @@ impl<W: Write> Agent<W> {
         };
         let changed = started.map_err(RunError::Policy)?;
         self.name_rules();
-        if let Some(changed) = changed {
+        if let Some(mut changed) = changed {
+            changed.warnings.extend(self.hold());
             for warning in &changed.warnings {
                 tracing::warn!("policy: {warning}");
             }
@@ -60,12 +61,59 @@ impl<W: Write> Agent<W> {
         Ok(())
     }
 
+    /// What is in force outlives this agent from now on, and what an earlier one
+    /// left in force does not stand beside it; says why not.
+    fn hold(&mut self) -> Option<String> {
+        let is_any = matches!(&self.manager, Ok(manager) if manager.in_force().is_some());
+        if !is_any {
+            self.kernel.unpin();
+            return None;
+        }
+        let held = self.kernel.pin().and_then(|()| self.kernel.supersede());
+        let error = held.err()?;
+        Some(format!(
+            "this policy does not outlive the agent as it should: {error}"
+        ))
+    }
+
+    /// Warns where what holds the policy is not as this agent made it.
+    pub(super) fn look_at_pins(&mut self) {
+        let wrong = self.kernel.pins_wrong();
+        for sentence in &wrong {
+            if !self.pins_wrong.contains(sentence) {
+                tracing::warn!("{sentence}");
+            }
+        }
+        self.pins_wrong = wrong;
+    }
+
+    /// At a clean stop the policy ends, unless it is to be kept.
+    pub(super) fn end_policy(&mut self) {
+        let Ok(manager) = &mut self.manager else {
+            return;
+        };
+        if self.keep || manager.in_force().is_none() {
+            return;
+        }
+        let ended = manager.end();
+        self.kernel.unpin();
+        let mut news = self.news("unload", Caller::Agent);
+        news.failure = ended.err().map(|refusal| refusal.to_string());
+        self.engine.policy(news);
+    }
+
     /// Tells of deadlines that have passed.
     pub(super) fn policy_deadlines(&mut self) {
         let Ok(manager) = &mut self.manager else {
             return;
         };
-        for lapse in manager.tick(self.engine.now()) {
+        let lapses = manager.tick(self.engine.now());
+        if !lapses.is_empty()
+            && let Some(warning) = self.hold()
+        {
+            tracing::warn!("{warning}");
+        }
+        for lapse in lapses {
             let news = match lapse {
                 Lapse::NotConfirmed { sha256 } => PolicyNews {
                     reason: Some(format!("{sha256} was not confirmed in time")),
@@ -87,7 +135,7 @@ impl<W: Write> Agent<W> {
         let Self {
             manager, engine, ..
         } = self;
-        let changed = match manager {
+        let mut changed = match manager {
             Err(why) => Err(Refusal::Unsupported(why.clone())),
             Ok(manager) => match change {
                 Change::Apply(apply) | Change::Reload(apply) => manager.apply(apply, now),
@@ -107,6 +155,9 @@ impl<W: Write> Agent<W> {
             Change::Block(request) => news.reason = Some(request.reason.clone()),
             Change::Unblock(unblock) => news.rule = Some(unblock.name.clone()),
             _ => {}
+        }
+        if let Ok(changed) = &mut changed {
+            changed.warnings.extend(self.hold());
         }
         let news = match &changed {
             Ok(changed) => done(news, changed),

@@ -16,7 +16,9 @@ use aya::{
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
         CgroupSockAddr, FExit, Lsm, ProgramError, TracePoint,
+        links::{FdLink, LinkError},
     },
+    util::KernelVersion,
 };
 
 use crate::agent::settings::Backend;
@@ -106,7 +108,8 @@ impl Hook {
         }
     }
 
-    /// Loads and attaches the hook's program.
+    /// Loads and attaches the hook's program. `None`: the program holds its
+    /// link itself, because this kernel cannot pin it.
     ///
     /// # Errors
     ///
@@ -116,7 +119,7 @@ impl Hook {
         ebpf: &mut Ebpf,
         btf: &Btf,
         cgroup: Option<&File>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<FdLink>, Refusal> {
         self.try_attach(ebpf, btf, cgroup)
             .map_err(|error| Refusal::new(self, &error))
     }
@@ -126,50 +129,68 @@ impl Hook {
         ebpf: &mut Ebpf,
         btf: &Btf,
         cgroup: Option<&File>,
-    ) -> Result<(), anyhow::Error> {
+    ) -> Result<Option<FdLink>, anyhow::Error> {
         let program = ebpf
             .program_mut(self.program)
             .ok_or_else(|| anyhow::anyhow!("the eBPF object has no program {}", self.program))?;
         let cgroup = || cgroup.ok_or_else(|| anyhow::anyhow!("there is no cgroup v2"));
-        match self.attach {
+        let link = match self.attach {
             Attach::Tracepoint(name) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(name, btf)?;
-                program.attach()?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
             }
             Attach::Tracefs(category, name) => {
                 let program: &mut TracePoint = program.try_into()?;
                 program.load()?;
-                program.attach(category, name)?;
+                let id = program.attach(category, name)?;
+                // https://github.com/torvalds/linux/commit/b89fbfbb854c
+                if KernelVersion::current()? < KernelVersion::new(5, 15, 0) {
+                    return Ok(None);
+                }
+                owned(program.take_link(id)?)?
             }
             Attach::CgroupSockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup()?, CgroupAttachMode::Single)?;
+                let id = program.attach(cgroup()?, CgroupAttachMode::Single)?;
+                owned(program.take_link(id)?)?
             }
             Attach::CgroupSock => {
                 let program: &mut CgroupSock = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup()?, CgroupAttachMode::Single)?;
+                let id = program.attach(cgroup()?, CgroupAttachMode::Single)?;
+                owned(program.take_link(id)?)?
             }
             Attach::CgroupSkb(direction) => {
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup()?, direction, CgroupAttachMode::Single)?;
+                let id = program.attach(cgroup()?, direction, CgroupAttachMode::Single)?;
+                owned(program.take_link(id)?)?
             }
             Attach::Return(function) => {
                 let program: &mut FExit = program.try_into()?;
                 program.load(function, btf)?;
-                program.attach()?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
             }
             Attach::Lsm(name) => {
                 let program: &mut Lsm = program.try_into()?;
                 program.load(name, btf)?;
-                program.attach()?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
             }
-        }
-        Ok(())
+        };
+        Ok(Some(link))
     }
+}
+
+fn owned<L>(link: L) -> Result<FdLink, LinkError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    FdLink::try_from(link)
 }
 
 /// Why a hook is not attached.

@@ -343,7 +343,7 @@ pub const FIELDS: &[Field] = &[
         "procid.policy.change",
         Kind::Keyword,
         &[
-            "apply", "reload", "confirm", "revert", "block", "unblock", "expire",
+            "apply", "reload", "confirm", "revert", "block", "unblock", "expire", "unload",
         ],
     ),
     any("procid.policy.confirm_by", Kind::Date),

@@ -1,0 +1,93 @@
+//! What a new set of programs takes over from those that an ended agent left:
+//! who made and used each socket, the hashes of live images, since when a policy
+//! is in force. Theirs stay attached until the new set enforces.
+
+use std::{io, os::fd::AsFd as _};
+
+use aya::{
+    Btf, Ebpf,
+    maps::{Array, HashMap, Map},
+};
+use procid_common::{
+    image::ImageId,
+    policy::{Head, SLOTS, active},
+};
+use zerocopy::FromBytes as _;
+
+use super::{
+    iterate, iterator, load_iterator,
+    pins::{self, Left},
+    policy::{Earlier, Since},
+};
+
+const IMAGE: usize = size_of::<ImageId>();
+
+/// Takes over from every agent that watched this cgroup and has ended. What
+/// cannot be taken over is unknown to the new set, as everything is that
+/// happened before it.
+pub(super) fn take_over(ebpf: &mut Ebpf, btf: &Btf, cgroup: u64) -> Earlier {
+    let mut earlier = Earlier::default();
+    let found = pins::find(Some(cgroup)).unwrap_or_else(|error| {
+        let root = pins::ROOT;
+        tracing::warn!("what earlier agents left in {root} cannot be read: {error}");
+        pins::Found::default()
+    });
+    let alike: Vec<&Left> = found.left.iter().filter(|left| left.is_alike()).collect();
+    if alike.is_empty() {
+        return earlier;
+    }
+    let target = "bpf_sk_storage_map";
+    if let Err(error) = load_iterator(ebpf, btf, "carry_tags", target) {
+        tracing::warn!("the tags of sockets cannot be taken over: {error:#}");
+        return earlier;
+    }
+    for left in alike {
+        let taken = tags(ebpf, left)
+            .and_then(|()| hashes(ebpf, left))
+            .and_then(|()| policies(left, &mut earlier));
+        if let Err(error) = taken {
+            tracing::warn!("not all that an earlier agent left can be taken over: {error}");
+        }
+    }
+    earlier
+}
+
+fn tags(ebpf: &Ebpf, left: &Left) -> io::Result<()> {
+    let tags = left.map("TAGS")?;
+    let over = iterate::Over::Map(tags.fd().as_fd());
+    iterate::rows(iterator(ebpf, "carry_tags")?, over).map(drop)
+}
+
+fn hashes(ebpf: &mut Ebpf, left: &Left) -> io::Result<()> {
+    let old =
+        HashMap::<_, [u8; IMAGE], [u8; 32]>::try_from(Map::HashMap(left.map("IMAGE_HASHES")?))
+            .map_err(io::Error::other)?;
+    let new = ebpf
+        .map_mut("IMAGE_HASHES")
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mut new = HashMap::<_, [u8; IMAGE], [u8; 32]>::try_from(new).map_err(io::Error::other)?;
+    for entry in old.iter() {
+        let (image, sha256) = entry.map_err(io::Error::other)?;
+        new.insert(image, sha256, 0).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn policies(left: &Left, earlier: &mut Earlier) -> io::Result<()> {
+    let word = left.active()?;
+    earlier.generation = earlier.generation.max(active::generation(word));
+    let heads = Array::<_, [u8; size_of::<Head>()]>::try_from(Map::Array(left.map("HEADS")?))
+        .map_err(io::Error::other)?;
+    for slot in 0..SLOTS {
+        let bytes = heads.get(&slot, 0).map_err(io::Error::other)?;
+        let head = Head::read_from_bytes(&bytes)
+            .map_err(|_| io::Error::other("a policy's head of another size"))?;
+        if head.generation != 0 {
+            earlier.policies.push(Since {
+                sha256: head.sha256,
+                applied_ns: head.applied_ns,
+            });
+        }
+    }
+    Ok(())
+}
