@@ -164,6 +164,8 @@ pub mod flags {
     /// The hash of this state of the file was known at exec, so that the
     /// agent was not woken to open it.
     pub const FILE_KNOWN: u32 = 1 << 14;
+    /// Found running, and forked by init's image of then, or by a clone of it.
+    pub const BY_INIT: u32 = 1 << 15;
 }
 
 /// What the agent tells the kernel side of a state of a file whose hash it

@@ -19,6 +19,7 @@ use crate::{
     identity::image_of,
     kernel::{Kptr, offset},
     maps::{ExecScratch, IMAGES, TASK_SCRATCH},
+    policy::lineage::find,
     process::describe,
     socket::counts,
     tag::{carry_tag, tag_found},
@@ -57,24 +58,13 @@ pub(crate) extern "C" fn iterate_tasks(ctx: *const TaskContext) -> i32 {
 
 #[inline(always)]
 fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
-    let pid: u32 = task.read(offset!(task_pid))?;
-    let tgid: u32 = task.read(offset!(task_tgid))?;
-    let signal = task.follow(offset!(task_signal))?;
-    let live: i32 = signal.read(offset!(signal_live))?;
-    if live == 0 {
-        return Some(()); // a zombie
-    }
-    if pid != tgid {
-        let leader = task.follow(offset!(task_group_leader))?;
-        if leader.follow(offset!(task_mm)).is_some() {
-            return Some(()); // the leader speaks for its threads
-        }
-    }
+    let Some(id) = speaks_for(task) else {
+        return Some(());
+    };
     let scratch = TASK_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: this CPU's own slot, which no other program uses; the agent runs
     // one snapshot at a time.
     let scratch = unsafe { &mut *scratch };
-    let id = image_of(task)?;
     let (parent, bits) = parent_of(task);
     scratch.event.image = ImageRecord {
         id,
@@ -97,6 +87,41 @@ fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
     Some(())
 }
 
+/// What every process's image satisfies of the rules that ask for ancestors.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub(crate) extern "C" fn iterate_lineages(ctx: *const TaskContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    if ctx.task.is_null() {
+        return 0;
+    }
+    let task = Kptr::of(ctx.task);
+    if let Some(image) = speaks_for(task) {
+        find(image, task);
+    }
+    0
+}
+
+/// The image of a process, from the one of its threads that stands for it.
+#[inline(always)]
+fn speaks_for(task: Kptr) -> Option<ImageId> {
+    let pid: u32 = task.read(offset!(task_pid))?;
+    let tgid: u32 = task.read(offset!(task_tgid))?;
+    let signal = task.follow(offset!(task_signal))?;
+    let live: i32 = signal.read(offset!(signal_live))?;
+    if live == 0 {
+        return None; // a zombie
+    }
+    if pid != tgid {
+        let leader = task.follow(offset!(task_group_leader))?;
+        if leader.follow(offset!(task_mm)).is_some() {
+            return None; // the leader speaks for its threads
+        }
+    }
+    image_of(task)
+}
+
 /// The image that forked this process, if that can still be told.
 ///
 /// `parent_exec_id` is the forker's `self_exec_id` at the fork. When the
@@ -115,6 +140,11 @@ fn parent_of(task: Kptr) -> (ImageId, u32) {
         .follow(offset!(task_signal))
         .and_then(|signal| signal.bit(offset!(signal_is_child_subreaper)))
         .unwrap_or(true);
+    if id.tgid == 1 && forked_at == id.self_exec_id {
+        // What init has adopted was forked by an image that had called exec
+        // since init forked it, or that runs init's own file.
+        return (ImageId::UNKNOWN, flags::PARENT_UNSURE | flags::BY_INIT);
+    }
     if id.tgid <= 1 || reaper || forked_at != id.self_exec_id {
         return unsure;
     }

@@ -43,8 +43,8 @@ use crate::{
         RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, repeated,
     },
     policy::{
+        lineage::{forget, inherit},
         maps::IMAGE_HASHES,
-        subject::{forget, inherit},
     },
 };
 

@@ -14,6 +14,7 @@ mod elsewhere;
 mod files;
 mod flows;
 mod identity;
+mod lineage;
 mod load;
 mod names;
 mod outlive;

@@ -9,6 +9,7 @@
 //! | [`hand`] | sockets that pass from one image to another |
 //! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
+//! | [`launch`] | runs another program |
 //! | [`load`] | many connections of one process |
 //! | [`knock`] | tries the same thing until it is told to end |
 //! | [`hold`] | as many, all open at one time |
@@ -25,6 +26,7 @@ mod hand;
 mod hide;
 mod hold;
 mod knock;
+mod launch;
 mod load;
 mod memfd;
 mod storm;
@@ -71,6 +73,8 @@ enum Program {
     Storm(storm::Storm),
     /// Connect and close, many times
     Load(load::Load),
+    /// Run another program
+    Launch(launch::Launch),
     /// Try to speak until told to end, and count the answers
     Knock(knock::Knock),
     /// Open many connections and keep them
@@ -105,6 +109,7 @@ fn main() -> anyhow::Result<()> {
         Program::HideScript(script) => script.run(),
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
+        Program::Launch(launch) => launch.run(),
         Program::Knock(knock) => knock.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),

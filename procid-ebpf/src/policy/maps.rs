@@ -105,6 +105,8 @@ pub(super) struct Scratch {
     /// `struct kernfs_node`.
     pub(super) named: Kptr,
     pub(super) question: Question,
+    /// Whose image it is that is asked about.
+    pub(super) task: Kptr,
     /// Whose subject is found out.
     pub(super) key: SubjectKey,
     pub(super) hash: HashKey,
@@ -142,6 +144,8 @@ pub(super) struct Scratch {
     /// Addresses of what lies above a file or a cgroup, the nearest first.
     pub(super) chain: [u64; DEPTH_MAX],
     pub(super) depth: u64,
+    /// Not 0: something about the images before it is not known yet.
+    pub(super) unsettled: u64,
     /// Bytes of a name that are still to be matched.
     pub(super) left: u32,
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | this one | the question and the verdict |
 //! | [`subject`] | which rules an image and a cgroup satisfy |
+//! | [`lineage`] | which the images before it satisfy |
 //! | [`names`] | names of files and cgroups, in the tree of the policy's names |
 //! | [`maps`] | the tables |
 
@@ -31,6 +32,7 @@ use crate::{
     },
 };
 
+pub(crate) mod lineage;
 pub(crate) mod maps;
 mod names;
 pub(crate) mod subject;
@@ -231,6 +233,7 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         };
     };
     scratch.question = question();
+    scratch.task = Kptr::current();
     let at = scratch.at;
     let verdict = if procid_open(at) == 0 {
         scratch.verdict

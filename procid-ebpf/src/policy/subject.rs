@@ -3,15 +3,15 @@
 
 use procid_common::{
     event::Loss,
-    image::ImageId,
-    policy::{Bits, Head, InodeKey, SLOTS, SubjectKey, Uses, flags},
+    policy::{Bits, Head, InodeKey, SubjectKey, Uses, flags},
 };
 
 use super::{
     and, each,
+    lineage::procid_by_descent,
     maps::{
-        CGROUP_RULES, CgroupKey, HASHES, HEADS, IMAGE_HASHES, INODES, LINEAGES, SUBJECTS, Scratch,
-        give_back, head_at, scratch_at, take,
+        CGROUP_RULES, CgroupKey, HASHES, IMAGE_HASHES, INODES, SUBJECTS, Scratch, head_at,
+        scratch_at,
     },
     names::{or_word, procid_file_rules},
     put,
@@ -58,11 +58,13 @@ pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
     1
 }
 
-/// Keeps `scratch.subject` for the next decision.
+/// Keeps `scratch.subject` for the next decision, unless what is not known yet
+/// of images before it may be known by then.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn procid_keep_subject(at: u32) -> u32 {
     if let Some(scratch) = scratch_at(at)
+        && scratch.unsettled == 0
         && SUBJECTS.insert(&scratch.key, &scratch.subject, 0).is_err()
     {
         lost(Loss::PolicyOverflow); // it is found out again
@@ -106,7 +108,8 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
     scratch.exe_dev = 0;
     scratch.exe_ino = 0;
     scratch.has_file = 0;
-    let Some(file) = Kptr::current()
+    let Some(file) = scratch
+        .task
         .follow(offset!(task_mm))
         .and_then(|mm| mm.follow(offset!(mm_exe_file)))
     else {
@@ -226,45 +229,6 @@ extern "C" fn procid_by_hash(at: u32, slot: u32) -> u32 {
     1
 }
 
-/// ANDs what the images before it satisfy, and its parent.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn procid_by_descent(at: u32, slot: u32) -> u32 {
-    if let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot))
-        && head.flags & (flags::ASKS_ANCESTOR | flags::ASKS_PARENT) != 0
-    {
-        descend(scratch, head);
-    }
-    1
-}
-
-#[inline(always)]
-fn descend(scratch: &mut Scratch, head: &Head) {
-    // SAFETY: a map value.
-    let lineage = LINEAGES
-        .get_ptr(&scratch.key)
-        .map(|lineage| unsafe { &*lineage });
-    let lineage = lineage.filter(|lineage| lineage.generation == head.generation);
-    let subject = &mut scratch.subject;
-    each(|word| {
-        let (ancestor, maybe_ancestor, parent, maybe_parent) = match lineage {
-            Some(lineage) => (
-                lineage.ancestor[word],
-                lineage.maybe_ancestor[word],
-                lineage.parent[word],
-                lineage.maybe_parent[word],
-            ),
-            None => (0, u64::MAX, 0, u64::MAX),
-        };
-        let (no_ancestor, no_parent) = (head.no_ancestor[word], head.no_parent[word]);
-        let yes = subject.yes[word] & (no_ancestor | ancestor) & (no_parent | parent);
-        let maybe =
-            subject.maybe[word] & (no_ancestor | maybe_ancestor) & (no_parent | maybe_parent);
-        put(&mut subject.yes[word], yes);
-        put(&mut subject.maybe[word], maybe);
-    });
-}
-
 /// ANDs the rules of one field, which the image satisfies (`uses`) or that do
 /// not ask (`unasked`).
 #[inline(always)]
@@ -360,93 +324,4 @@ pub(super) extern "C" fn procid_keep_cgroup(at: u32, slot: u32) -> u32 {
         lost(Loss::PolicyOverflow); // it is found out again
     }
     1
-}
-
-/// Keeps what the images before a new image satisfy, under every policy that
-/// asks: `from` is the image that forked it, or that it has replaced.
-#[inline(always)]
-pub(crate) fn inherit(from: ImageId, to: ImageId, forked: bool) {
-    for slot in 0..SLOTS {
-        let Some(head) = HEADS.get_ptr(slot) else {
-            return;
-        };
-        // SAFETY: a map value.
-        let head = unsafe { &*head };
-        if head.flags & (flags::ASKS_ANCESTOR | flags::ASKS_PARENT) != 0 {
-            inherit_under(slot, head, from, to, forked);
-        }
-    }
-}
-
-/// Without an entry of `from`, there will be none: what is not known stays so.
-#[inline(always)]
-fn inherit_under(slot: u32, head: &Head, from: ImageId, to: ImageId, forked: bool) {
-    let key = |image| SubjectKey {
-        image,
-        slot: slot.into(),
-    };
-    let Some(before) = LINEAGES.get_ptr(key(from)) else {
-        return;
-    };
-    // SAFETY: a map value, written by this process's own fork and exec, and by
-    // the agent whole.
-    let before = unsafe { &*before };
-    if before.generation != head.generation {
-        return;
-    }
-    let Some(scratch) = take() else {
-        lost(Loss::PolicyOverflow);
-        return;
-    };
-    scratch.key = key(to);
-    if !forked {
-        find_out(scratch.at, slot);
-    }
-    let lineage = &mut scratch.lineage;
-    lineage.generation = head.generation;
-    each(|word| {
-        put(
-            &mut lineage.ancestor[word],
-            before.ancestor[word] | before.as_ancestor[word],
-        );
-        let maybe = before.maybe_ancestor[word] | before.maybe_as_ancestor[word];
-        put(&mut lineage.maybe_ancestor[word], maybe);
-        if forked {
-            put(&mut lineage.parent[word], before.as_parent[word]);
-            put(
-                &mut lineage.maybe_parent[word],
-                before.maybe_as_parent[word],
-            );
-            // It runs the same file.
-            put(&mut lineage.as_ancestor[word], before.as_ancestor[word]);
-            put(
-                &mut lineage.maybe_as_ancestor[word],
-                before.maybe_as_ancestor[word],
-            );
-            put(&mut lineage.as_parent[word], before.as_parent[word]);
-            put(
-                &mut lineage.maybe_as_parent[word],
-                before.maybe_as_parent[word],
-            );
-        } else {
-            put(&mut lineage.parent[word], before.parent[word]);
-            put(&mut lineage.maybe_parent[word], before.maybe_parent[word]);
-        }
-    });
-    if LINEAGES.insert(&scratch.key, &scratch.lineage, 0).is_err() {
-        lost(Loss::PolicyOverflow);
-    }
-    give_back(scratch);
-}
-
-/// Forgets an image that has ended, or was replaced.
-#[inline(always)]
-pub(crate) fn forget(image: ImageId) {
-    let _ = IMAGE_HASHES.remove(image);
-    for slot in 0..SLOTS {
-        let _ = LINEAGES.remove(SubjectKey {
-            image,
-            slot: slot.into(),
-        });
-    }
 }

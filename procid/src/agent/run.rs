@@ -143,6 +143,7 @@ pub fn run(
         look_due_ns: 0,
         keep: settings.keep,
         pins_wrong: Vec::new(),
+        has_hashed: false,
     };
     match agent.run(
         settings.policy.as_ref(),
@@ -176,6 +177,9 @@ struct Agent<W> {
     keep: bool,
     /// What was not well with pins at the last look.
     pins_wrong: Vec<String>,
+    /// Hashes have become known since the programs were told what ancestors
+    /// satisfy.
+    has_hashed: bool,
 }
 
 impl<W: Write> Agent<W> {
@@ -245,6 +249,7 @@ impl<W: Write> Agent<W> {
             }
         }
         self.settle()?;
+        self.settle_lineages();
         for _ in 0..QUESTIONS_MAX {
             let Ok(question) = self.questions.try_recv() else {
                 break;
@@ -333,7 +338,10 @@ impl<W: Write> Agent<W> {
                         self.kernel.is_known(&request.file, sha256, runs_scripts);
                     }
                 }
-                Work::Hashed(id, sha256) => self.kernel.is_hashed(&id, sha256),
+                Work::Hashed(id, sha256) => {
+                    self.has_hashed = true;
+                    self.kernel.is_hashed(&id, sha256);
+                }
                 Work::Script(request) => self.scripts.submit(*request),
                 Work::Ended(id, at_ns) => {
                     self.kernel.has_ended(&id);

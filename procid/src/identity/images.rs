@@ -180,6 +180,11 @@ impl Images {
         ancestry
     }
 
+    /// Those that live, and those lately ended.
+    pub fn all(&self) -> impl Iterator<Item = &Image> {
+        self.images.values()
+    }
+
     /// Images that have not ended.
     pub fn live(&self) -> impl Iterator<Item = &Image> {
         self.images

@@ -8,6 +8,7 @@
 //! | [`losses`] | what the kernel side lost |
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
+//! | [`lineage`] | which rules the images before others satisfy |
 //! | [`policy`] | the policy's tables, and what the programs know of hashes |
 //! | [`pins`] | what keeps a policy enforced when the agent is killed |
 //! | [`takeover`] | what is taken over from an agent that was killed |
@@ -55,6 +56,7 @@ mod accounts;
 pub mod btf;
 mod hooks;
 mod iterate;
+mod lineage;
 mod losses;
 mod pins;
 mod policy;
@@ -173,6 +175,7 @@ impl Kernel {
             ("iterate_sockets", "task_file"),
             ("iterate_files", "task_file"),
             ("iterate_counts", "bpf_sk_storage_map"),
+            ("iterate_lineages", "task"),
         ] {
             load_iterator(&mut ebpf, &btf, program, target).map_err(|error| {
                 AttachError::new(format!("the {program} iterator was refused: {error:#}"))

@@ -10,14 +10,17 @@ use procid_common::{
     image::ImageId,
     policy::{
         Bits, EXPIRIES_MAX, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, RULES_MAX, SLOTS,
-        Uses, active,
+        Uses, active, flags,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{AttachError, take_map};
-use crate::policy::tables::{Enforcer, Tables};
+use super::{AttachError, lineage, take_map};
+use crate::policy::{
+    lineage::Family,
+    tables::{Enforcer, Tables},
+};
 
 /// The bytes of a `T`, as aya takes keys and values.
 type Raw<const N: usize> = [u8; N];
@@ -41,6 +44,8 @@ struct Filled {
     names: Vec<Raw<NAME>>,
     hashes: Vec<Raw<HASH>>,
     inodes: Vec<Raw<INODE>>,
+    /// The policy, where it asks for ancestors or parents.
+    asks: Option<Tables>,
 }
 
 /// The kernel side of a policy.
@@ -55,6 +60,7 @@ pub struct Policies {
     inodes: HashMap<MapData, Raw<INODE>, Raw<USES>>,
     hits: PerCpuArray<MapData, u64>,
     own: HashMap<MapData, [u8; 16], u32>,
+    lineages: lineage::Table,
     filled: [Filled; SLOTS as usize],
     /// Of each slot: the word in force before it, 0 where there was none.
     fallbacks: [u64; SLOTS as usize],
@@ -88,18 +94,23 @@ impl std::fmt::Debug for Policies {
     }
 }
 
-fn refused(error: MapError) -> io::Error {
+pub(super) fn refused(error: MapError) -> io::Error {
     io::Error::other(format!(
         "the kernel refused an entry of a policy table: {:#}",
         anyhow::Error::from(error)
     ))
 }
 
-fn raw<T: IntoBytes + Immutable, const N: usize>(value: &T) -> io::Result<Raw<N>> {
+pub(super) fn raw<T: IntoBytes + Immutable, const N: usize>(value: &T) -> io::Result<Raw<N>> {
     value
         .as_bytes()
         .try_into()
         .map_err(|_| io::Error::other("a table entry of another size"))
+}
+
+/// Whether the policy asks for ancestors or parents.
+fn asks(tables: &Tables) -> bool {
+    tables.head.flags & (flags::ASKS_ANCESTOR | flags::ASKS_PARENT) != 0
 }
 
 fn boot_now_ns() -> u64 {
@@ -146,6 +157,7 @@ impl Policies {
             inodes: take_map(ebpf, "INODES")?,
             hits: take_map(ebpf, "HITS")?,
             own: take_map(ebpf, "OWN_ADDRESSES")?,
+            lineages: lineage::Table::take(ebpf)?,
             filled: Default::default(),
             fallbacks: [0; SLOTS as usize],
             generation: earlier.generation,
@@ -243,6 +255,7 @@ impl Policies {
             self.inodes.insert(key, raw(uses)?, 0).map_err(refused)?;
             filled.inodes.push(key);
         }
+        filled.asks = asks(tables).then(|| tables.clone());
         let most = u32::try_from(EXPIRIES_MAX).map_err(io::Error::other)?;
         for (index, epoch) in (0..most).zip(&tables.epochs) {
             self.epochs
@@ -262,7 +275,12 @@ impl Policies {
 }
 
 impl Enforcer for Policies {
-    fn apply(&mut self, tables: &Tables, revert_at_ns: Option<u64>) -> io::Result<u64> {
+    fn apply(
+        &mut self,
+        tables: &Tables,
+        revert_at_ns: Option<u64>,
+        family: &Family,
+    ) -> io::Result<u64> {
         let (before, waits) = self.in_force()?;
         let slot = self.idle(before)?;
         // A decision that is still reading it sees that it is no policy now.
@@ -298,6 +316,9 @@ impl Enforcer for Policies {
             self.hits.set(first + rule, none, 0).map_err(refused)?;
         }
         self.heads.set(slot, raw(&head)?, 0).map_err(refused)?;
+        if asks(tables) {
+            self.lineages.fill(slot, generation, tables, family)?;
+        }
         self.deadlines
             .set(slot, revert_at_ns.unwrap_or(0), 0)
             .map_err(refused)?;
@@ -310,6 +331,19 @@ impl Enforcer for Policies {
         self.put(active::word(slot, generation))?;
         self.generation = generation;
         Ok(generation)
+    }
+
+    fn settle(&mut self, family: &Family) -> io::Result<()> {
+        let (word, _) = self.in_force()?;
+        let slot = active::slot(word);
+        let filled = usize::try_from(slot)
+            .ok()
+            .and_then(|at| self.filled.get(at));
+        let Some(tables) = filled.and_then(|filled| filled.asks.as_ref()) else {
+            return Ok(());
+        };
+        self.lineages
+            .fill(slot, active::generation(word), tables, family)
     }
 
     fn confirm(&mut self) -> io::Result<()> {

@@ -117,6 +117,11 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             "bytes of connections that live on",
         ),
         (
+            "iterate_lineages",
+            "task",
+            "ancestors older than a policy that asks for them",
+        ),
+        (
             "carry_tags",
             "bpf_sk_storage_map",
             "what an agent that was killed knew of sockets",

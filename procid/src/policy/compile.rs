@@ -15,7 +15,7 @@ use zerocopy::FromZeros;
 use self::{names::Names, prefixes::Asked};
 use super::{
     Action, Files, Inode, Matcher, Mode, Policy, Role, Rule, Socket, Transport, Verdict,
-    bits::insert, places::Places, tables::Tables,
+    bits::insert, lineage::Named, places::Places, tables::Tables,
 };
 use crate::identity::hash::settle::Offset;
 
@@ -71,6 +71,7 @@ impl Whose {
 struct Compiler<'a> {
     places: &'a dyn Places,
     head: Head,
+    named: Named,
     asked: [Asked; Dimension::COUNT],
     names: Names,
     hashes: BTreeMap<[u8; 32], Uses>,
@@ -96,6 +97,7 @@ impl<'a> Compiler<'a> {
         }
         Self {
             places,
+            named: Named::of(policy),
             head,
             asked: Default::default(),
             names: Names::default(),
@@ -360,6 +362,7 @@ impl<'a> Compiler<'a> {
             names: self.names.into_nodes(),
             hashes: hashes.collect(),
             inodes: inodes.collect(),
+            named: self.named,
             epochs,
         }
     }

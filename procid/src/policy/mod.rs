@@ -8,6 +8,7 @@
 //! | [`text`] | a policy as it is written, and what is wrong with it |
 //! | [`reference`] | what a policy decides, said plainly |
 //! | [`tables`] | a policy as the programs read it |
+//! | [`lineage`] | what images satisfy that were there before the policy |
 //! | [`lookup`] | what the tables decide, without a kernel |
 //!
 //! It needs no kernel.
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 
 mod bits;
 pub mod compile;
+pub mod lineage;
 pub mod lookup;
 pub mod places;
 pub mod reference;

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use super::lineage::{Family, Named};
 use procid_common::policy::{Bits, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, Uses};
 
 /// The tables of one policy. Keys have slot 0: [`Enforcer`] puts in its own.
@@ -14,6 +15,8 @@ pub struct Tables {
     pub names: Vec<(Name, Node)>,
     pub hashes: Vec<(HashKey, Uses)>,
     pub inodes: Vec<(InodeKey, Uses)>,
+    /// For images that have ended before the policy.
+    pub named: Named,
     /// In order of time; the last one's `until_ns` is `u64::MAX`.
     pub epochs: Vec<Epoch>,
 }
@@ -25,12 +28,26 @@ pub struct Tables {
 pub trait Enforcer: fmt::Debug + Send {
     /// Puts a policy in force, whole and at once, and returns its generation.
     /// With a deadline (nanoseconds since boot) the one before comes into force
-    /// again at that time, agent or no agent, unless it is confirmed.
+    /// again at that time, agent or no agent, unless it is confirmed. `family`:
+    /// the images that are known, where the policy asks for ancestors.
     ///
     /// # Errors
     ///
     /// What the kernel refused; the policy before is still in force.
-    fn apply(&mut self, tables: &Tables, revert_at_ns: Option<u64>) -> io::Result<u64>;
+    fn apply(
+        &mut self,
+        tables: &Tables,
+        revert_at_ns: Option<u64>,
+        family: &Family,
+    ) -> io::Result<u64>;
+
+    /// Hashes of images have become known since: what depends on those of images
+    /// before others is found out again, for the policy in force.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    fn settle(&mut self, family: &Family) -> io::Result<()>;
 
     /// The policy in force has no deadline any more.
     ///

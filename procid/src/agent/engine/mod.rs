@@ -33,6 +33,7 @@ use super::{
     settings::Args,
 };
 use crate::{
+    agent::policy::family::family,
     connections::{Accounts, Connections, Key, News, Outcome},
     decode::{Event, ExecFacts},
     identity::{
@@ -43,6 +44,7 @@ use crate::{
         script,
     },
     kernel::Report,
+    policy::lineage::Family,
     records::Record,
 };
 use queue::{Item, Queue};
@@ -172,6 +174,11 @@ impl Engine {
             uncovered: report.uncovered.clone(),
         };
         self.push(Item::Ready(Box::new(self.ready.clone())), self.now_ns);
+    }
+
+    /// The images that are known now.
+    pub fn family(&self) -> Family {
+        family(&self.images)
     }
 
     /// Takes in one event of the kernel side.

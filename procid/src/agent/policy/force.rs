@@ -64,7 +64,7 @@ impl Manager {
             Some(built) => {
                 let generation = self
                     .enforcer
-                    .apply(&built.tables, revert_at_ns)
+                    .apply(&built.tables, revert_at_ns, &self.family)
                     .map_err(|error| kernel(&error))?;
                 let in_force = InForce {
                     generation,

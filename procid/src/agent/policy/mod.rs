@@ -5,6 +5,7 @@
 //! | this one | [`Manager`]: the changes, one at a time |
 //! | [`ask`] | what is asked of it, and its answers |
 //! | [`blocks`] | temporary rules |
+//! | [`family`] | the images that it asks about as ancestors |
 //! | [`force`] | from a policy and the temporary rules to what the kernel enforces |
 //! | [`generations`] | names of the rules of past policies |
 //! | [`show`] | what is in force, to who asks |
@@ -23,7 +24,8 @@ use std::{fmt, io, sync::Arc};
 use crate::{
     identity::hash::settle::Offset,
     policy::{
-        Policy,
+        Matcher, Policy,
+        lineage::Family,
         tables::{Enforcer, Tables},
     },
     time::rfc3339_ns,
@@ -35,6 +37,7 @@ use store::{Kept, Store};
 
 pub mod ask;
 pub mod blocks;
+pub(in crate::agent) mod family;
 mod force;
 mod generations;
 mod show;
@@ -139,6 +142,8 @@ pub struct Manager {
     generations: Generations,
     /// The kernel holds temporary rules that have expired.
     is_stale: bool,
+    /// The images that are known.
+    family: Family,
 }
 
 impl Manager {
@@ -153,6 +158,7 @@ impl Manager {
             in_force: None,
             generations: Generations::default(),
             is_stale: false,
+            family: Family::new(),
         }
     }
 
@@ -194,6 +200,33 @@ impl Manager {
             self.blocks = before;
         }
         applied.map(Some)
+    }
+
+    /// Images that are known now: to be said before what changes the policy.
+    pub(in crate::agent) fn family_is(&mut self, family: Family) {
+        self.family = family;
+    }
+
+    /// Whether the policy in force turns on hashes of ancestors or parents.
+    pub(in crate::agent) fn asks_hash_of_ancestors(&self) -> bool {
+        let by_hash = |matcher: &Matcher| matches!(matcher, Matcher::Sha256(_));
+        self.in_force.as_ref().is_some_and(|it| {
+            it.policy.rules.iter().any(|rule| {
+                let process = &rule.process;
+                process
+                    .ancestors
+                    .iter()
+                    .chain(&process.parents)
+                    .any(by_hash)
+            })
+        })
+    }
+
+    /// Hashes of these images have become known.
+    pub(in crate::agent) fn settle(&mut self, family: &Family) {
+        if let Err(error) = self.enforcer.settle(family) {
+            tracing::warn!("what hashes of ancestors decide is not known: {error}");
+        }
     }
 
     /// Puts a policy in force, or says what would happen.
@@ -323,7 +356,13 @@ impl Manager {
     }
 
     /// Takes in the time: says which deadlines have passed.
-    pub fn tick(&mut self, now: Now) -> Vec<Lapse> {
+    ///
+    /// `family`: the images that are known now.
+    pub(in crate::agent) fn tick(
+        &mut self,
+        now: Now,
+        family: impl FnOnce() -> Family,
+    ) -> Vec<Lapse> {
         let mut lapses = Vec::new();
         if let Some(pending) = &self.pending
             && now.boot_ns >= pending.until_ns
@@ -354,6 +393,7 @@ impl Manager {
         }
         if self.is_stale && self.pending.is_none() {
             self.is_stale = false;
+            self.family = family();
             let built = self.build(self.source.as_ref(), &self.blocks, now);
             if let Err(refusal) = built.and_then(|built| self.put(built, None)) {
                 tracing::warn!("rules that have expired stay in the tables: {refusal}");

@@ -16,7 +16,10 @@ use super::{
     force::nothing_but_blocks,
     *,
 };
-use crate::policy::{Action, Destination, Mode, Process, Rule};
+use crate::policy::{
+    Action, Destination, Mode, Process, Rule,
+    lineage::{Family, Named},
+};
 
 const SECOND: u64 = 1_000_000_000;
 const NOTHING: [String; 0] = [];
@@ -64,6 +67,7 @@ impl Toolchain for Words {
         Ok(Compiled {
             unenforced: unenforced.map(|_| "lost: no hook".to_owned()).collect(),
             tables: Tables {
+                named: Named::default(),
                 head: Head::new_zeroed(),
                 facts: Vec::new(),
                 names: Vec::new(),
@@ -149,7 +153,11 @@ impl Host {
 }
 
 impl Enforcer for Host {
-    fn apply(&mut self, tables: &Tables, revert_at_ns: Option<u64>) -> io::Result<u64> {
+    fn settle(&mut self, _: &Family) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, tables: &Tables, revert_at_ns: Option<u64>, _: &Family) -> io::Result<u64> {
         let mut kernel = self.kernel();
         match &mut kernel.refuses_after {
             Some(0) => return Err(io::ErrorKind::OutOfMemory.into()),
@@ -375,7 +383,7 @@ fn nobody_confirms_and_the_one_before_is_in_force() {
     );
     assert_eq!(bench.kept().as_deref(), Some("a"));
     let now = bench.host.at(61);
-    assert!(bench.manager.tick(now).is_empty());
+    assert!(bench.manager.tick(now, Family::new).is_empty());
     assert_eq!(bench.host.rules(), ["b"]);
     let status = bench.manager.status(now);
     let before = status.pending.unwrap().falls_back_to;
@@ -388,7 +396,10 @@ fn nobody_confirms_and_the_one_before_is_in_force() {
     let now = bench.host.at(62);
     assert_eq!(bench.manager.trouble(now), None);
     let sha256 = hex(&Sha256::digest("b")).into();
-    assert_eq!(bench.manager.tick(now), [Lapse::NotConfirmed { sha256 }]);
+    assert_eq!(
+        bench.manager.tick(now, Family::new),
+        [Lapse::NotConfirmed { sha256 }]
+    );
     assert_eq!(bench.host.rules(), ["a"]);
     assert_eq!(bench.manager.in_force().unwrap().1, 1);
     assert_eq!(bench.manager.status(now).pending, None);
@@ -403,7 +414,7 @@ fn nobody_confirms_and_the_one_before_is_in_force() {
         Some("a")
     );
     assert!(matches!(bench.manager.confirm(), Err(Refusal::State(_))));
-    assert!(bench.manager.tick(now).is_empty());
+    assert!(bench.manager.tick(now, Family::new).is_empty());
     bench.apply("c", now);
     assert_eq!(bench.host.rules(), ["c"]);
 }
@@ -417,7 +428,7 @@ fn a_confirmed_policy_stays_and_a_reverted_one_goes() {
     bench.manager.confirm().unwrap();
     assert_eq!(bench.kept().as_deref(), Some("a"));
     let now = bench.host.at(100);
-    assert!(bench.manager.tick(now).is_empty());
+    assert!(bench.manager.tick(now, Family::new).is_empty());
     assert_eq!(bench.host.rules(), ["a"]);
 
     bench.apply_for("b", 60, now);
@@ -458,7 +469,7 @@ fn a_block_stands_before_every_policy_and_expires() {
         name: "block-2".into(),
         reason: "why".to_owned(),
     }];
-    assert_eq!(bench.manager.tick(now), lapsed);
+    assert_eq!(bench.manager.tick(now, Family::new), lapsed);
     assert_eq!(bench.host.rules(), ["block-1", "a"]);
     let changed = bench.manager.unblock("block-1", now).unwrap();
     assert_eq!(changed.block.as_deref(), Some("block-1"));
@@ -478,7 +489,7 @@ fn the_last_block_leaves_no_policy_behind() {
     assert_eq!(bench.host.kernel().active.generation, 0);
     assert_eq!(bench.manager.in_force(), None);
     bench.block(60, bench.host.at(3)).unwrap();
-    assert_eq!(bench.manager.tick(bench.host.at(63)).len(), 1);
+    assert_eq!(bench.manager.tick(bench.host.at(63), Family::new).len(), 1);
     assert_eq!(bench.host.kernel().active.generation, 0);
 }
 
@@ -496,7 +507,10 @@ fn a_block_holds_whether_a_policy_is_confirmed_or_not() {
             bench.manager.confirm().unwrap();
         }
         let now = bench.host.at(61);
-        assert_eq!(bench.manager.tick(now).len(), usize::from(!is_confirmed));
+        assert_eq!(
+            bench.manager.tick(now, Family::new).len(),
+            usize::from(!is_confirmed)
+        );
         let below = if is_confirmed { "b" } else { "a" };
         assert_eq!(bench.host.rules(), ["block-1", below]);
         assert_eq!(bench.manager.trouble(now), None);
@@ -532,12 +546,12 @@ fn a_block_expires_while_a_policy_waits() {
     bench.block(10, now).unwrap();
     bench.apply_for("a", 60, now);
     let now = bench.host.at(12);
-    assert_eq!(bench.manager.tick(now).len(), 1);
+    assert_eq!(bench.manager.tick(now, Family::new).len(), 1);
     // The kernel knows that it has expired; the deadline stays.
     assert_eq!(bench.host.rules(), ["block-1", "a"]);
-    assert!(bench.manager.tick(now).is_empty());
+    assert!(bench.manager.tick(now, Family::new).is_empty());
     bench.manager.confirm().unwrap();
-    bench.manager.tick(now);
+    bench.manager.tick(now, Family::new);
     assert_eq!(bench.host.rules(), ["a"]);
 }
 

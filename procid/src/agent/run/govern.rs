@@ -38,8 +38,12 @@ impl<W: Write> Agent<W> {
         let now = self.engine.now();
         let name = given.map(|file| file.path.display().to_string());
         let text = given.map(|file| file.text.as_str());
+        let family = self.engine.family();
         let started = match &mut self.manager {
-            Ok(manager) => manager.start(text.zip(name.as_deref()), now),
+            Ok(manager) => {
+                manager.family_is(family);
+                manager.start(text.zip(name.as_deref()), now)
+            }
             Err(why) if given.is_some() => Err(Refusal::Unsupported(why.clone())),
             Err(_) => Ok(None),
         };
@@ -76,6 +80,18 @@ impl<W: Write> Agent<W> {
         ))
     }
 
+    /// Where hashes of ancestors have become known, decisions go by them.
+    pub(super) fn settle_lineages(&mut self) {
+        if !std::mem::take(&mut self.has_hashed) {
+            return;
+        }
+        if let Ok(manager) = &mut self.manager
+            && manager.asks_hash_of_ancestors()
+        {
+            manager.settle(&self.engine.family());
+        }
+    }
+
     /// Warns where what holds the policy is not as this agent made it.
     pub(super) fn look_at_pins(&mut self) {
         let wrong = self.kernel.pins_wrong();
@@ -107,7 +123,8 @@ impl<W: Write> Agent<W> {
         let Ok(manager) = &mut self.manager else {
             return;
         };
-        let lapses = manager.tick(self.engine.now());
+        let engine = &self.engine;
+        let lapses = manager.tick(engine.now(), || engine.family());
         if !lapses.is_empty()
             && let Some(warning) = self.hold()
         {
@@ -137,14 +154,17 @@ impl<W: Write> Agent<W> {
         } = self;
         let mut changed = match manager {
             Err(why) => Err(Refusal::Unsupported(why.clone())),
-            Ok(manager) => match change {
-                Change::Apply(apply) | Change::Reload(apply) => manager.apply(apply, now),
-                Change::Confirm => manager.confirm(),
-                Change::Revert => manager.revert(),
-                Change::Block(request) => Block::new(request, |id| engine.file_of(id), now)
-                    .and_then(|block| manager.block(block, now)),
-                Change::Unblock(unblock) => manager.unblock(&unblock.name, now),
-            },
+            Ok(manager) => {
+                manager.family_is(engine.family());
+                match change {
+                    Change::Apply(apply) | Change::Reload(apply) => manager.apply(apply, now),
+                    Change::Confirm => manager.confirm(),
+                    Change::Revert => manager.revert(),
+                    Change::Block(request) => Block::new(request, |id| engine.file_of(id), now)
+                        .and_then(|block| manager.block(block, now)),
+                    Change::Unblock(unblock) => manager.unblock(&unblock.name, now),
+                }
+            }
         };
         if matches!(change, Change::Apply(Apply { dry_run: true, .. })) {
             return changed;

@@ -4,7 +4,7 @@ use crate::{
     agent::policy::{Compiled, Parsed, Toolchain},
     api::accounts::Accounts,
     identity::hash::settle::Offset,
-    policy::{Policy, Rule, Socket, compile::compile, places::HostPlaces, text},
+    policy::{Policy, Socket, compile::compile, places::HostPlaces, text},
 };
 
 /// Names of users, paths and mounts as this host has them.
@@ -27,10 +27,6 @@ impl Toolchain for HostToolchain {
     }
 
     fn compile(&self, policy: &Policy, clock: Offset) -> Result<Compiled, Vec<String>> {
-        let wrong: Vec<String> = policy.rules.iter().filter_map(not_yet).collect();
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
         let places = HostPlaces::read()
             .map_err(|error| vec![format!("the mounts of this host cannot be read: {error}")])?;
         let tables = compile(policy, &places, clock).map_err(|error| vec![error.to_string()])?;
@@ -39,18 +35,6 @@ impl Toolchain for HostToolchain {
             unenforced: self.unenforced(policy),
         })
     }
-}
-
-/// What a rule asks for that the programs do not decide by yet.
-fn not_yet(rule: &Rule) -> Option<String> {
-    let process = &rule.process;
-    if process.parents.is_empty() && process.ancestors.is_empty() {
-        return None;
-    }
-    let (name, line) = (&rule.name, rule.line);
-    Some(format!(
-        "rule \"{name}\" (line {line}): `parent` and `ancestor` are not enforced yet; remove it"
-    ))
 }
 
 impl HostToolchain {
@@ -77,27 +61,5 @@ impl HostToolchain {
             ));
         }
         all
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_enforced_yet_is_refused() {
-        let host = HostToolchain { lsm: false };
-        for (field, refused) in [
-            ("process = { parent = { executable = \"/bin/a\" } }", true),
-            ("process = { ancestor = { executable = \"/bin/a\" } }", true),
-            ("direction = \"ingress\"", false),
-            ("process = { uid = 5 }", false),
-        ] {
-            let text =
-                format!("mode = \"audit\"\n[[rule]]\nname = \"x\"\naction = \"deny\"\n{field}\n");
-            let policy = host.parse(&text, "p").unwrap().policy;
-            let answer = host.compile(&policy, Offset::now());
-            assert_eq!(answer.is_err(), refused, "{field}: {answer:?}");
-        }
     }
 }
