@@ -139,6 +139,16 @@ pub(crate) fn repeated(hook: Twice) {
     }
 }
 
+/// Takes that back: the first program has come after all.
+#[inline(always)]
+pub(crate) fn not_repeated(hook: Twice) {
+    if let Some(count) = REPEATS.get_ptr_mut(hook as u32) {
+        // SAFETY: as in `repeated`. The same call of the tracepoint counted it,
+        // on another CPU perhaps: their sum is right.
+        unsafe { *count = (*count).wrapping_sub(1) };
+    }
+}
+
 /// Counts one loss.
 #[inline(always)]
 pub(crate) fn lost(cause: Loss) {

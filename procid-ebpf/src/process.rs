@@ -40,7 +40,7 @@ use crate::{
     kernel::{Kptr, Object, Typed, is_set, offset, setting},
     maps::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
-        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, repeated,
+        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, not_repeated, repeated,
     },
     policy::{
         lineage::{forget, inherit},
@@ -159,7 +159,9 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
         self_exec_id: id.self_exec_id.wrapping_sub(1),
         ..id
     };
-    let parent = match IMAGES.get_ptr(previous) {
+    // Who watched the tracepoint first decides which program is called first.
+    let done = IMAGES.get_ptr(id);
+    let parent = match done.or(IMAGES.get_ptr(previous)) {
         // SAFETY: only this process's own fork, exec and exit touch the entry.
         Some(record) => unsafe { (*record).parent },
         None => ImageId::UNKNOWN,
@@ -186,6 +188,13 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
     if let Some(bprm) = bprm {
         describe_script(bprm, scratch)?;
     }
+    if done.is_some() {
+        not_repeated(Twice::Exec);
+        if scratch.event.script_len != 0 {
+            output_exec(scratch, WAKE_UP); // which the second could not tell
+        }
+        return Some(());
+    }
     let wake_up = if is_known(scratch) {
         scratch.event.image.flags |= flags::FILE_KNOWN;
         if ring_bytes() > RING_FULLISH {
@@ -204,9 +213,7 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
         // SAFETY: a map value, written whole by the agent.
         remember_hash(id, unsafe { &(*known).sha256 });
     }
-    if run == Run::First {
-        inherit(previous, id, false);
-    }
+    inherit(previous, id, false);
     forget(previous);
     output_exec(scratch, wake_up);
     Some(())

@@ -95,6 +95,30 @@ fn a_script_run_by_its_first_line() {
     assert_names(stage, Command::new(&path), &path, &file);
 }
 
+/// Whoever watches the tracepoint first may have the kernel call an agent's
+/// second program before its first one.
+#[test]
+fn a_process_is_told_once_beside_an_older_agent() {
+    let to = listener::Tcp::on("127.0.0.1:0");
+    let _older = Stage::new();
+    let mut stage = Stage::with(&["--args", "none"]);
+    let file = connector(&stage.scratch, &to);
+    let program = Program::spawn(&stage.cgroup, Command::new(&file.path));
+    wait_for_script(&mut stage.agent, program.pid());
+    let (records, pid) = end(stage, program);
+    assert_named(
+        records.script(pid).unwrap(),
+        file.path.to_str().unwrap(),
+        &file,
+    );
+    let execs = records.execs(pid);
+    assert_eq!(execs.len(), 1, "{execs:#?}");
+    assert_eq!(
+        text(execs[0], "/process/parent/pid"),
+        std::process::id().to_string()
+    );
+}
+
 /// The kernel tells it: the arguments are not needed, nor are they kept.
 #[test]
 fn a_script_run_by_its_first_line_without_arguments() {

@@ -117,6 +117,19 @@ impl Images {
         self.insert(image);
     }
 
+    /// Whether this exec was told before; then takes its script, which the
+    /// kernel may tell only with the second word.
+    pub fn amend(&mut self, facts: &ExecFacts) -> bool {
+        let known = self.images.get_mut(&facts.event.image.id);
+        let Some(image) = known.filter(|image| image.provenance == Provenance::Live) else {
+            return false;
+        };
+        if let Some(script) = Script::of(facts) {
+            image.script = Some(script);
+        }
+        true
+    }
+
     /// Takes in a process that was found running. What was seen live stays as
     /// it was seen; only a path or arguments that it lacks are filled in.
     pub fn task_row(&mut self, facts: ExecFacts) {

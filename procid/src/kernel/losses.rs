@@ -75,9 +75,9 @@ fn lost([first, second]: [u64; 2], repeats: u64) -> u64 {
 }
 
 fn total(counts: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
-    counts
-        .get(&index, 0)
-        .map_or(0, |counts| counts.iter().sum())
+    counts.get(&index, 0).map_or(0, |counts| {
+        counts.iter().copied().fold(0, u64::wrapping_add)
+    })
 }
 
 /// How often the kernel skipped a program because it was already running on

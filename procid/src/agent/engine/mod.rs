@@ -383,6 +383,10 @@ impl Engine {
         let previous = facts.event.image.previous;
         let at_ns = facts.event.header.boot_ns;
         let place = script::Place::of(&facts.event, Provenance::Live);
+        if self.images.amend(&facts) {
+            self.ask_for_script(&id, place);
+            return;
+        }
         self.images.exec(facts);
         if previous.is_known() {
             self.work.push_back(Work::Ended(previous, at_ns));
