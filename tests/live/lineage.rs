@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use procid_tests::{
-    listener, program::Program, records::text, scratch::Image, stage::Stage, truth::Act,
+    agent::Agent, listener, program::Program, records::text, scratch::Image, stage::Stage,
+    truth::Act,
 };
 
 const EPERM: i32 = 1;
@@ -33,14 +34,15 @@ impl Family {
         self.apply(asks, "allow");
     }
 
-    fn apply(&self, asks: &str, unknown: &str) {
+    /// The warnings.
+    fn apply(&self, asks: &str, unknown: &str) -> String {
         let port = self.to.address().port();
         let policy = format!(
             "mode = \"enforce\"\ndefault = \"allow\"\nunknown_hash = \"{unknown}\"\n\
              [[rule]]\nname = \"no descendant\"\naction = \"deny\"\n\
              process = {{ {asks} }}\ndestination = {{ port = {port} }}\n"
         );
-        self.stage.apply(&policy, &[]);
+        self.stage.apply(&policy, &[])
     }
 
     /// What the app is run as at the end of a chain.
@@ -189,7 +191,7 @@ fn an_ancestor_is_told_by_its_hash_once_it_is_known() {
 }
 
 #[test]
-fn who_came_before_the_agent_may_be_unknown_and_is_said_to_be() {
+fn what_ended_before_the_agent_is_no_ancestor_and_apply_says_so() {
     let family = Family::new();
     let helper = shown(&family.helper.path);
     let leave: [&[&str]; 2] = [
@@ -205,25 +207,23 @@ fn who_came_before_the_agent_may_be_unknown_and_is_said_to_be() {
         helper,
         to,
     } = family;
-    let _records = std::mem::replace(
-        &mut stage.agent,
-        procid_tests::agent::Agent::start(&stage.cgroup),
-    )
-    .stop();
+    let younger = Agent::start(&stage.cgroup);
+    let _records = std::mem::replace(&mut stage.agent, younger).stop();
     let family = Family {
         stage,
         controller,
         helper,
         to,
     };
-    family.apply(
-        &format!("ancestor = {}", by_path(&family.controller)),
-        "deny",
+    let asks = format!("ancestor = {}", by_path(&family.controller));
+    let warnings = family.apply(&asks, "deny");
+    assert!(
+        warnings.contains("who forked them cannot be told"),
+        "{warnings}"
     );
-    assert_eq!(error_of(orphan), Some(EPERM));
-    let mut stage = family.stage;
-    assert!(stage.agent.until(|records| records.denials().count() == 1));
-    let records = stage.agent.stop();
-    let record = records.denials().next().unwrap();
-    assert_eq!(text(record, "/rule/name"), "no descendant");
+    assert_eq!(error_of(orphan), None);
+    // What that agent sees itself, it knows.
+    let seen = family.start(&family.controller, &leave);
+    wait_for_helper(&family);
+    assert_eq!(error_of(seen), Some(EPERM));
 }

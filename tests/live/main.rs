@@ -23,4 +23,5 @@ mod programs;
 mod scripts;
 mod start;
 mod storm;
+mod use_cases;
 mod who;

@@ -60,12 +60,13 @@ impl Stage {
         self.start(arguments).finish().acts
     }
 
-    /// Puts a policy in force, with further arguments for `procid policy apply`.
+    /// Puts a policy in force, with further arguments for `procid policy apply`,
+    /// and returns its warnings.
     ///
     /// # Panics
     ///
     /// When it is refused.
-    pub fn apply(&self, policy: &str, further: &[&str]) {
+    pub fn apply(&self, policy: &str, further: &[&str]) -> String {
         let file = self.scratch.path().join("policy.toml");
         fs::write(&file, policy).expect("a file");
         let file = file.display().to_string();
@@ -73,6 +74,7 @@ impl Stage {
         let output = self.agent.ask(&arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
+        said.into_owned()
     }
 
     /// Waits until the hash of the file that runs in that process is told.

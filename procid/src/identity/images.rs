@@ -2,7 +2,8 @@
 //!
 //! An image that ended stays for [`KEEP_ENDED_NS`], and longer while a
 //! connection holds it ([`Images::hold`]) or it is one of the [`ANCESTRY_MAX`]
-//! nearest fork ancestors of an image that stays. The table is bounded by
+//! nearest fork ancestors of an image that stays, or one of the [`EARLIER_MAX`]
+//! that such a process was before. The table is bounded by
 //! [`Images::CAPACITY`]; what is forgotten before its time is counted.
 //!
 //! Events arrive in the kernel's order. Rows of the task iterator may arrive
@@ -32,6 +33,9 @@ pub const KEEP_ENDED_NS: u64 = 60_000_000_000;
 
 /// Most ancestors that are told of, or kept for that purpose.
 pub const ANCESTRY_MAX: usize = 64;
+
+/// Most earlier images of a process that are kept for policies to ask about.
+pub const EARLIER_MAX: usize = 8;
 
 /// All images known now.
 #[derive(Debug)]
@@ -383,8 +387,9 @@ impl Images {
         self.ended = kept;
     }
 
-    /// Images that live, that a connection holds, and their fork ancestors;
-    /// with the number of generations above them that are needed too.
+    /// Images that live, that a connection holds, and their fork ancestors, with
+    /// the number of generations above them that are needed too; and what the
+    /// processes of all these were before.
     fn needed(&self) -> HashMap<ImageId, usize> {
         let mut needed: HashMap<ImageId, usize> = HashMap::new();
         let live = self.live().map(|image| image.id);
@@ -399,6 +404,18 @@ impl Images {
                 needed.insert(id, above);
                 next = self.images.get(&id).and_then(|image| image.parent);
             }
+        }
+        let mut earlier = Vec::new();
+        for id in needed.keys() {
+            let mut next = self.images.get(id).and_then(|image| image.previous);
+            for _ in 0..EARLIER_MAX {
+                let Some(id) = next else { break };
+                earlier.push(id);
+                next = self.images.get(&id).and_then(|image| image.previous);
+            }
+        }
+        for id in earlier {
+            needed.entry(id).or_default();
         }
         needed
     }

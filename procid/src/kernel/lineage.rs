@@ -31,7 +31,7 @@ const BPF_EXIST: u64 = 2;
 /// The map `LINEAGES`, and who fills it.
 #[derive(Debug)]
 pub(super) struct Table {
-    lineages: HashMap<MapData, [u8; KEY], [u8; LINEAGE]>,
+    lineages: Map,
     images: HashMap<MapData, [u8; IMAGE], [u8; RECORD]>,
     /// `iterate_lineages`.
     program: OwnedFd,
@@ -57,6 +57,7 @@ impl Table {
         generation: u64,
         tables: &Tables,
         family: &Family,
+        kept: &Known,
     ) -> io::Result<()> {
         let mut family = family.clone();
         for round in 0..ROUNDS_MAX {
@@ -68,7 +69,7 @@ impl Table {
             for id in live.keys() {
                 self.adopt(*id, &mut family);
             }
-            let mut lineages = Lineages::new(tables, &family, &live);
+            let mut lineages = Lineages::new(tables, &family, &live, kept);
             for image in live.keys() {
                 let lineage = Lineage {
                     generation,
@@ -85,16 +86,8 @@ impl Table {
         Ok(())
     }
 
-    fn of_slot(&self, slot: u32) -> io::Result<collections::HashMap<ImageId, Lineage>> {
-        let mut found = collections::HashMap::new();
-        for entry in self.lineages.iter() {
-            let (key, lineage) = entry.map_err(refused)?;
-            let key: SubjectKey = whole(&key)?;
-            if key.slot == u64::from(slot) {
-                found.insert(key.image, whole(&lineage)?);
-            }
-        }
-        Ok(found)
+    fn of_slot(&self, slot: u32) -> io::Result<Known> {
+        of_slot(&self.lineages, slot)
     }
 
     /// Takes an image that was born since the family was asked about into it.
@@ -121,6 +114,7 @@ impl Table {
             family.insert(
                 id,
                 Member {
+                    found: false,
                     before,
                     exe: has_exe.then_some(record.exe),
                     sha256: None,
@@ -133,6 +127,25 @@ impl Table {
             };
         }
     }
+}
+
+/// Lineages by image.
+pub(super) type Known = collections::HashMap<ImageId, Lineage>;
+
+/// A map `LINEAGES`.
+pub(super) type Map = HashMap<MapData, [u8; KEY], [u8; LINEAGE]>;
+
+/// Those of one slot.
+pub(super) fn of_slot(map: &Map, slot: u32) -> io::Result<Known> {
+    let mut found = Known::new();
+    for entry in map.iter() {
+        let (key, lineage) = entry.map_err(refused)?;
+        let key: SubjectKey = whole(&key)?;
+        if key.slot == u64::from(slot) {
+            found.insert(key.image, whole(&lineage)?);
+        }
+    }
+    Ok(found)
 }
 
 fn whole<T: FromBytes>(bytes: &[u8]) -> io::Result<T> {

@@ -58,7 +58,7 @@ const LINKS: &str = "links";
 const MAPS: &str = "maps";
 
 /// The maps that a later agent reads.
-pub(super) const KEPT_MAPS: [&str; 4] = ["ACTIVE", "HEADS", "TAGS", "IMAGE_HASHES"];
+pub(super) const KEPT_MAPS: [&str; 5] = ["ACTIVE", "HEADS", "TAGS", "IMAGE_HASHES", "LINEAGES"];
 
 /// The name of a directory of pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

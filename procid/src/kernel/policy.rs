@@ -68,6 +68,9 @@ pub struct Policies {
     generation: u64,
     /// Policies that an earlier agent put in force.
     earlier: Vec<Since>,
+    /// What an earlier agent's programs kept under the rules of the policy that
+    /// this agent put in force first.
+    kept: lineage::Known,
 }
 
 /// What an earlier agent's programs enforced.
@@ -79,11 +82,25 @@ pub(super) struct Earlier {
 }
 
 /// Since when a policy is in force.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Since {
-    pub(super) sha256: [u8; 32],
-    /// Nanoseconds since boot.
-    pub(super) applied_ns: u64,
+    pub(super) head: Head,
+    /// Of the images that lived then.
+    pub(super) lineages: lineage::Known,
+}
+
+impl Since {
+    /// Whether these tables are of the same rules, so that what was kept under
+    /// the one holds under the other.
+    fn is_same(&self, head: &Head) -> bool {
+        let rules = |head: &Head| Head {
+            generation: 0,
+            fallback: 0,
+            applied_ns: 0,
+            ..*head
+        };
+        rules(&self.head) == rules(head)
+    }
 }
 
 impl std::fmt::Debug for Policies {
@@ -162,6 +179,7 @@ impl Policies {
             fallbacks: [0; SLOTS as usize],
             generation: earlier.generation,
             earlier: earlier.policies,
+            kept: lineage::Known::new(),
         })
     }
 
@@ -302,11 +320,13 @@ impl Enforcer for Policies {
         }
         // A policy that goes on is as old as it was.
         let earlier = std::mem::take(&mut self.earlier);
-        let mut same = earlier.iter().filter(|it| it.sha256 == tables.head.sha256);
+        let same = earlier
+            .iter()
+            .find(|it| it.head.sha256 == tables.head.sha256);
         let head = Head {
             generation,
             fallback,
-            applied_ns: same.next().map_or_else(boot_now_ns, |it| it.applied_ns),
+            applied_ns: same.map_or_else(boot_now_ns, |it| it.head.applied_ns),
             ..tables.head
         };
         let first = Self::first_hit(slot)?;
@@ -317,7 +337,10 @@ impl Enforcer for Policies {
         }
         self.heads.set(slot, raw(&head)?, 0).map_err(refused)?;
         if asks(tables) {
-            self.lineages.fill(slot, generation, tables, family)?;
+            let same = earlier.into_iter().find(|it| it.is_same(&tables.head));
+            self.kept = same.map(|it| it.lineages).unwrap_or_default();
+            self.lineages
+                .fill(slot, generation, tables, family, &self.kept)?;
         }
         self.deadlines
             .set(slot, revert_at_ns.unwrap_or(0), 0)
@@ -343,7 +366,7 @@ impl Enforcer for Policies {
             return Ok(());
         };
         self.lineages
-            .fill(slot, active::generation(word), tables, family)
+            .fill(slot, active::generation(word), tables, family, &self.kept)
     }
 
     fn confirm(&mut self) -> io::Result<()> {

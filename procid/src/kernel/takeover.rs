@@ -15,7 +15,7 @@ use procid_common::{
 use zerocopy::FromBytes as _;
 
 use super::{
-    iterate, iterator, load_iterator,
+    iterate, iterator, lineage, load_iterator,
     pins::{self, Left},
     policy::{Earlier, Since},
 };
@@ -78,15 +78,16 @@ fn policies(left: &Left, earlier: &mut Earlier) -> io::Result<()> {
     earlier.generation = earlier.generation.max(active::generation(word));
     let heads = Array::<_, [u8; size_of::<Head>()]>::try_from(Map::Array(left.map("HEADS")?))
         .map_err(io::Error::other)?;
+    let kept = lineage::Map::try_from(Map::HashMap(left.map("LINEAGES")?));
+    let kept = kept.map_err(io::Error::other)?;
     for slot in 0..SLOTS {
         let bytes = heads.get(&slot, 0).map_err(io::Error::other)?;
         let head = Head::read_from_bytes(&bytes)
             .map_err(|_| io::Error::other("a policy's head of another size"))?;
         if head.generation != 0 {
-            earlier.policies.push(Since {
-                sha256: head.sha256,
-                applied_ns: head.applied_ns,
-            });
+            let mut lineages = lineage::of_slot(&kept, slot)?;
+            lineages.retain(|_, it| it.generation == head.generation);
+            earlier.policies.push(Since { head, lineages });
         }
     }
     Ok(())

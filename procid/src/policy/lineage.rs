@@ -5,10 +5,12 @@
 //! one that has ended, its inode and its hash say it for certain; its name in
 //! the tree of files is gone, so that a rule which asks for that is answered
 //! with *perhaps* where the path it was run by, or its inode, speaks for it.
-//! Where an image before is not known, everything is *perhaps*.
+//!
+//! What had ended before the agent began is no ancestor: nobody can say any
+//! more what it was. An ancestor that was lost since is *perhaps* any.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::Path,
@@ -29,6 +31,8 @@ use super::{
 /// An image that lives or has ended.
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// It was found running: what its process was before is not known.
+    pub found: bool,
     pub before: Before,
     /// `None`: it has no executable.
     pub exe: Option<FileState>,
@@ -44,6 +48,8 @@ pub enum Before {
     Nothing,
     /// The image that forked it.
     Forker(ImageId),
+    /// It is older than the agent, and who forked it had ended or cannot be told.
+    Older,
     Unknown,
 }
 
@@ -135,7 +141,15 @@ pub struct Lineages<'a> {
     family: &'a Family,
     /// What the kernel side says of live images.
     live: &'a HashMap<ImageId, Lineage>,
+    /// What an earlier agent's programs had kept under the same rules.
+    kept: &'a HashMap<ImageId, Lineage>,
+    /// Processes that were found running.
+    found: HashSet<(u32, u64)>,
     done: HashMap<ImageId, Lineage>,
+}
+
+const fn process(id: &ImageId) -> (u32, u64) {
+    (id.tgid, id.start_boottime)
 }
 
 impl<'a> Lineages<'a> {
@@ -143,11 +157,18 @@ impl<'a> Lineages<'a> {
         tables: &'a Tables,
         family: &'a Family,
         live: &'a HashMap<ImageId, Lineage>,
+        kept: &'a HashMap<ImageId, Lineage>,
     ) -> Self {
         Self {
             tables,
             family,
             live,
+            kept,
+            found: family
+                .iter()
+                .filter(|(_, member)| member.found)
+                .map(|(id, _)| process(id))
+                .collect(),
             done: HashMap::new(),
         }
     }
@@ -186,8 +207,15 @@ impl<'a> Lineages<'a> {
             as_parent: itself.parent,
             maybe_as_parent: itself.maybe_parent,
         };
+        if let Some(kept) = self.kept.get(id) {
+            lineage.ancestor = kept.ancestor;
+            lineage.maybe_ancestor = kept.maybe_ancestor;
+            lineage.parent = kept.parent;
+            lineage.maybe_parent = kept.maybe_parent;
+            return lineage;
+        }
         match self.family.get(id).map(|member| member.before) {
-            Some(Before::Nothing) => {
+            Some(Before::Nothing | Before::Older) => {
                 lineage.maybe_ancestor = NO_RULES;
                 lineage.maybe_parent = NO_RULES;
             }
@@ -202,10 +230,14 @@ impl<'a> Lineages<'a> {
                 // A fork has its forker's `self_exec_id`, and each exec raises
                 // it: between them are the process's own earlier images.
                 for self_exec_id in forker.self_exec_id + 1..id.self_exec_id {
-                    let earlier = self.itself(&ImageId {
+                    let earlier = ImageId {
                         self_exec_id,
                         ..*id
-                    });
+                    };
+                    if self.is_found(id) && !self.family.contains_key(&earlier) {
+                        continue; // older than the agent
+                    }
+                    let earlier = self.itself(&earlier);
                     lineage.ancestor = either(&lineage.ancestor, &earlier.ancestor);
                     lineage.maybe_ancestor =
                         either(&lineage.maybe_ancestor, &earlier.maybe_ancestor);
@@ -214,6 +246,11 @@ impl<'a> Lineages<'a> {
             Some(Before::Unknown) | None => {}
         }
         lineage
+    }
+
+    /// Whether the process was found running, as this image or an earlier one.
+    fn is_found(&self, id: &ImageId) -> bool {
+        self.found.contains(&process(id))
     }
 
     fn itself(&self, id: &ImageId) -> Itself {
@@ -262,3 +299,6 @@ impl<'a> Lineages<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

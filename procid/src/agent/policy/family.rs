@@ -3,7 +3,7 @@
 use procid_common::image::{ImageId, flags};
 
 use crate::{
-    identity::{hash::FileHash, images::Images},
+    identity::{hash::FileHash, image::Provenance, images::Images},
     policy::lineage::{Before, Family, Member},
 };
 
@@ -20,10 +20,13 @@ pub(in crate::agent) fn family(images: &Images) -> Family {
             && image.flags & flags::BY_INIT != 0
         {
             Before::Forker(init)
+        } else if image.provenance == Provenance::Snapshot {
+            Before::Older
         } else {
             Before::Unknown
         };
         let member = Member {
+            found: image.provenance == Provenance::Snapshot,
             before,
             exe: image.exe,
             sha256: match image.hash {

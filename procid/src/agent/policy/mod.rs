@@ -25,7 +25,7 @@ use crate::{
     identity::hash::settle::Offset,
     policy::{
         Matcher, Policy,
-        lineage::Family,
+        lineage::{Before, Family},
         tables::{Enforcer, Tables},
     },
     time::rfc3339_ns,
@@ -285,6 +285,7 @@ impl Manager {
             )));
         }
         warnings.extend(unenforced);
+        warnings.extend(self.unseen_ancestors(&source.policy));
         if request.dry_run {
             return Ok(Changed {
                 sha256: Some(hex(&source.policy.sha256)),
@@ -311,6 +312,25 @@ impl Manager {
         Ok(Changed {
             confirm_by: Some(now.rfc3339(until_ns)),
             ..self.changed(warnings)
+        })
+    }
+
+    /// Rules on ancestors do not see those that nobody can tell any more.
+    fn unseen_ancestors(&self, policy: &Policy) -> Option<String> {
+        let asks = policy
+            .rules
+            .iter()
+            .any(|rule| !rule.process.ancestors.is_empty() || !rule.process.parents.is_empty());
+        let older = self.family.values();
+        let older = older
+            .filter(|member| member.before == Before::Older)
+            .count();
+        (asks && older != 0).then(|| {
+            format!(
+                "{older} images were running before procid, and who forked them cannot be told: \
+                 rules with `ancestor` or `parent` do not see what came before them; start them \
+                 anew, or procid before them"
+            )
         })
     }
 
