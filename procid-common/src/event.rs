@@ -38,6 +38,11 @@ pub mod kind {
     pub const FILE_ROW: u32 = 0x211;
     /// Row of the socket storage iterator: bytes so far.
     pub const COUNTS_ROW: u32 = 0x212;
+
+    /// Row of the task iterator: what the policy says of a process.
+    pub const ASKED_ROW: u32 = 0x301;
+    /// Row of the file iterator: what it says of an open connection.
+    pub const OPEN_ROW: u32 = 0x302;
 }
 
 /// Why something was not recorded: index into the per-CPU array `LOSSES`.

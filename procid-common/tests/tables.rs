@@ -38,6 +38,8 @@ fn event_kinds_are_distinct() {
         kind::CLOSE,
         kind::SOCKET_ROW,
         kind::FILE_ROW,
+        kind::ASKED_ROW,
+        kind::OPEN_ROW,
     ];
     assert_eq!(BTreeSet::from(kinds).len(), kinds.len());
 }

@@ -41,6 +41,44 @@ pub(crate) fn is_watched() -> bool {
     level == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) } == cgroup
 }
 
+/// The same of any task.
+#[inline(always)]
+pub(crate) fn is_task_watched(task: Kptr) -> bool {
+    procid_is_watched(task.0) != 0
+}
+
+/// One of its own to the verifier; see [`crate::policy`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_is_watched(task: u64) -> u32 {
+    const DEPTH_MAX: usize = 32;
+    // SAFETY: reads of aligned statics, volatile as in `offset!`.
+    let (level, watched) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const WATCHED_LEVEL),
+            core::ptr::read_volatile(&raw const WATCHED_CGROUP),
+        )
+    };
+    if level == 0 {
+        return 1;
+    }
+    // An address that cannot be read is 0, from which nothing is read.
+    let next = |at: u64, offset: usize| Kptr(at).read::<u64>(offset).unwrap_or(0);
+    let set = next(task, offset!(task_cgroups));
+    let cgroup = next(set, offset!(css_set_dfl_cgrp));
+    let mut node = next(cgroup, offset!(cgroup_kn));
+    for _ in 0..DEPTH_MAX {
+        if node == 0 {
+            return 0;
+        }
+        if next(node, offset!(kernfs_node_id)) == watched {
+            return 1;
+        }
+        node = next(node, offset!(kernfs_node_parent));
+    }
+    0
+}
+
 /// The current task has sent on flow `flow` of this socket: tells so where its
 /// image is neither the opener nor told of before.
 #[inline(always)]

@@ -28,18 +28,18 @@ use crate::{
 /// `struct bpf_iter__task`: the pointers are BTF pointers or null.
 #[repr(C)]
 pub(crate) struct TaskContext {
-    meta: *const *mut c_void,
-    task: *const u8,
+    pub(crate) meta: *const *mut c_void,
+    pub(crate) task: *const u8,
 }
 
 /// `struct bpf_iter__task_file`.
 #[repr(C)]
 pub(crate) struct TaskFileContext {
-    meta: *const *mut c_void,
-    task: *const u8,
+    pub(crate) meta: *const *mut c_void,
+    pub(crate) task: *const u8,
     fd: u32,
     _pad: u32,
-    file: *mut c_void,
+    pub(crate) file: *mut c_void,
 }
 
 /// Every process, as an image: the leader's row, or the rows of its threads
@@ -279,7 +279,7 @@ pub(crate) extern "C" fn iterate_files(ctx: *const TaskFileContext) -> i32 {
 }
 
 #[inline(always)]
-fn row_header<T>(kind: u32) -> Header {
+pub(crate) fn row_header<T>(kind: u32) -> Header {
     Header {
         kind,
         len: size_of::<T>() as u32,
@@ -291,7 +291,7 @@ fn row_header<T>(kind: u32) -> Header {
 /// Writes to the iterator's seq file; a full buffer makes the kernel call the
 /// program again for the same object.
 #[inline(always)]
-fn write(meta: *const *mut c_void, data: *const c_void, len: usize) {
+pub(crate) fn write(meta: *const *mut c_void, data: *const c_void, len: usize) {
     // SAFETY: `meta->seq` is the first member of `struct bpf_iter_meta`; the
     // verifier checks the load and the length.
     unsafe {

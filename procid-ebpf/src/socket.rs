@@ -28,6 +28,7 @@ pub(crate) const TCP_ESTABLISHED: u8 = 1;
 pub(crate) const TCP_SYN_SENT: u8 = 2;
 pub(crate) const TCP_SYN_RECV: u8 = 3;
 pub(crate) const TCP_CLOSE: u8 = 7;
+pub(crate) const TCP_LISTEN: u8 = 10;
 /// Bit of `sk_flags`: the peer's FIN has come.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/net/sock.h#L923>
 const SOCK_DONE: u64 = 1 << 1;

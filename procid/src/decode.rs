@@ -2,6 +2,7 @@
 
 use procid_common::{
     event::{Header, kind},
+    policy::asked::{AskedRow, OpenRow},
     process::{Exec, Exit, Fork},
     socket::{Attempt, Close, FileRow, Outcome, SocketRow},
 };
@@ -25,6 +26,8 @@ pub enum Event {
     CountsRow(Close),
     SocketRow(SocketRow),
     FileRow(FileRow),
+    AskedRow(Box<AskedRow>),
+    OpenRow(OpenRow),
 }
 
 /// An exec event with the variable part cut into its pieces.
@@ -61,6 +64,11 @@ fn view<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<(T, &[u8
     })
 }
 
+/// When an event happened, nanoseconds since boot; 0 where bytes are no event.
+pub fn time_of(bytes: &[u8]) -> u64 {
+    view::<Header>(bytes).map_or(0, |(header, _)| header.boot_ns)
+}
+
 /// Decodes one event.
 ///
 /// # Errors
@@ -89,6 +97,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::COUNTS_ROW => Event::CountsRow(view(bytes)?.0),
         kind::SOCKET_ROW => Event::SocketRow(view(bytes)?.0),
         kind::FILE_ROW => Event::FileRow(view(bytes)?.0),
+        kind::ASKED_ROW => Event::AskedRow(Box::new(view(bytes)?.0)),
+        kind::OPEN_ROW => Event::OpenRow(view(bytes)?.0),
         other => return Err(DecodeError::Kind(other)),
     })
 }

@@ -17,18 +17,18 @@ use procid_tests::{
     truth::{self, Act},
 };
 
-const EPERM: i32 = 1;
+pub(super) const EPERM: i32 = 1;
 /// So many policies, each asked by so many processes, of so many destinations.
 const POLICIES: usize = 40;
 const PROCESSES: usize = 4;
 const DESTINATIONS: usize = 20;
-const USERS: [u32; 3] = [0, 7, 65_534];
+pub(super) const USERS: [u32; 3] = [0, 7, 65_534];
 
 /// What rules ask of and acts are made of: so little that they often meet.
-struct World<'a> {
-    random: Rng,
-    stage: &'a Stage,
-    images: [&'a Image; 2],
+pub(super) struct World<'a> {
+    pub(super) random: Rng,
+    pub(super) stage: &'a Stage,
+    pub(super) images: [&'a Image; 2],
 }
 
 impl World<'_> {
@@ -36,7 +36,7 @@ impl World<'_> {
         self.random.choice(choices).cloned().unwrap_or_default()
     }
 
-    fn policy(&mut self) -> String {
+    pub(super) fn policy(&mut self) -> String {
         let default = if self.random.bool() { "allow" } else { "deny" };
         let mut policy = format!("mode = \"enforce\"\ndefault = \"{default}\"\n");
         for number in 0..self.random.usize(1..12) {
@@ -185,7 +185,7 @@ fn denied_by(policy: &Policy, facts: &Facts) -> Option<String> {
         .then(|| rule.map_or_else(String::new, |rule| rule.name.to_string()))
 }
 
-fn told(records: &Records, act: &Act) -> Option<String> {
+pub(super) fn told(records: &Records, act: &Act) -> Option<String> {
     let of_act = records.of_act(act);
     let denial = of_act
         .into_iter()

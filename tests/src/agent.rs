@@ -128,6 +128,10 @@ impl Agent {
         self.directory.path().join(SOCKET)
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Runs another procid command against this agent.
     ///
     /// # Panics

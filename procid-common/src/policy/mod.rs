@@ -12,6 +12,7 @@
 use crate::image::ImageId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub mod asked;
 pub mod decide;
 
 /// Rules of a policy, temporary ones included.

@@ -11,7 +11,7 @@ use procid_common::{
     image::ImageId,
     policy::{
         Bits, EXPIRIES_MAX, Epoch, Fact, HashKey, Head, InodeKey, Lineage, Name, Node, RULES_MAX,
-        SLOTS, Subject, SubjectKey, Uses, decide::Progress,
+        SLOTS, Subject, SubjectKey, Uses, asked::Asked, decide::Progress,
     },
     socket::Address,
 };
@@ -105,8 +105,10 @@ pub(super) struct Scratch {
     /// `struct kernfs_node`.
     pub(super) named: Kptr,
     pub(super) question: Question,
-    /// Whose image it is that is asked about.
+    /// Who acts: the current task, unless the agent asks about another.
     pub(super) task: Kptr,
+    /// What the agent wants to be taken for so, instead of what is.
+    pub(super) instead: Asked,
     /// Whose subject is found out.
     pub(super) key: SubjectKey,
     pub(super) hash: HashKey,
@@ -161,6 +163,8 @@ pub(super) fn take() -> Option<&'static mut Scratch> {
     let at = procid_take();
     let scratch = scratch_at(at)?;
     scratch.at = at;
+    scratch.task = Kptr::current();
+    scratch.instead.given = 0;
     Some(scratch)
 }
 

@@ -6,6 +6,7 @@
 //! | [`subject`] | which rules an image and a cgroup satisfy |
 //! | [`lineage`] | which the images before it satisfy |
 //! | [`names`] | names of files and cgroups, in the tree of the policy's names |
+//! | [`asked`] | the same question, asked by the agent of any task |
 //! | [`maps`] | the tables |
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -13,6 +14,7 @@ use procid_common::{
     event::Loss,
     policy::{
         Bits, Dimension, EXPIRIES_MAX, Epoch, Fact, Head, NO_RULE, RULES_MAX, SLOTS, WORDS, active,
+        asked::given,
         decide::{Case, decide},
         flags, kind, role, transport, verdict,
     },
@@ -32,6 +34,7 @@ use crate::{
     },
 };
 
+pub(crate) mod asked;
 pub(crate) mod lineage;
 pub(crate) mod maps;
 mod names;
@@ -186,6 +189,12 @@ fn owner_of(task: Kptr) -> Option<(u32, u32)> {
 /// connect it.
 #[inline(always)]
 pub(crate) fn role_in(tag: &SocketTag, connects: bool) -> usize {
+    role_of(Kptr::current(), tag, connects)
+}
+
+/// The same of any task.
+#[inline(always)]
+fn role_of(task: Kptr, tag: &SocketTag, connects: bool) -> usize {
     if tag.flags & KERNEL != 0 {
         return role::KERNEL;
     }
@@ -197,7 +206,7 @@ pub(crate) fn role_in(tag: &SocketTag, connects: bool) -> usize {
     } else {
         tag.creator
     };
-    if connects || !opener.is_known() || image_of(Kptr::current()) == Some(opener) {
+    if connects || !opener.is_known() || image_of(task) == Some(opener) {
         role::OPENER
     } else {
         role::SPEAKER
@@ -262,6 +271,12 @@ fn ask(at: u32, slot: u32) -> bool {
         find_out(at, slot);
         procid_keep_subject(at);
     }
+    ask_the_rest(at, slot)
+}
+
+/// Asks every table but those of the image.
+#[inline(always)]
+fn ask_the_rest(at: u32, slot: u32) -> bool {
     if procid_gather(at, slot) == 0 {
         return false;
     }
@@ -313,13 +328,17 @@ extern "C" fn procid_open(at: u32) -> u32 {
     let Some(head) = head_at(scratch.slot) else {
         return 0;
     };
-    let question = &scratch.question;
-    let is_free = (question.role == role::ACCEPTOR && head.flags & flags::ASKS_INGRESS == 0)
+    u32::from(!is_left_alone(&scratch.question, head))
+}
+
+/// Whether the policy leaves alone what is asked.
+#[inline(always)]
+fn is_left_alone(question: &Question, head: &Head) -> bool {
+    (question.role == role::ACCEPTOR && head.flags & flags::ASKS_INGRESS == 0)
         || (head.flags & flags::LOOPBACK_ALLOW != 0 && is_own(&question.destination))
         || (head.flags & flags::ESTABLISHED_KEEP != 0
             && question.since_ns != 0
-            && question.since_ns < head.applied_ns);
-    u32::from(!is_free)
+            && question.since_ns < head.applied_ns)
 }
 
 /// The verdict on what was decided.
@@ -463,11 +482,11 @@ extern "C" fn procid_value(at: u32, slot: u32, dimension: u32) -> u32 {
         put_number(scratch, scratch.question.port << 16);
         Dimension::Port.width()
     } else if dimension == Dimension::SourcePort as u32 {
-        let (_, port) = scratch.question.sk.sock_on_the_wire().sock_source();
+        let port = source_port(scratch);
         put_number(scratch, port << 16);
         Dimension::SourcePort.width()
     } else {
-        let (uid, gid) = owner_of(Kptr::current()).unwrap_or((u32::MAX, u32::MAX));
+        let (uid, gid) = owner(scratch);
         scratch.judgement.judged.uid = uid;
         scratch.judgement.judged.gid = gid;
         let is_uid = dimension == Dimension::Uid as u32;
@@ -481,6 +500,33 @@ extern "C" fn procid_value(at: u32, slot: u32, dimension: u32) -> u32 {
     scratch.fact.data.slot = slot as u8;
     scratch.fact.data.dimension = dimension as u8;
     1
+}
+
+/// Effective uid and gid of who acts, or what is asked about instead.
+#[inline(always)]
+fn owner(scratch: &Scratch) -> (u32, u32) {
+    let (uid, gid) = owner_of(scratch.task).unwrap_or((u32::MAX, u32::MAX));
+    let instead = &scratch.instead;
+    (
+        if instead.given & given::UID != 0 {
+            instead.uid
+        } else {
+            uid
+        },
+        if instead.given & given::GID != 0 {
+            instead.gid
+        } else {
+            gid
+        },
+    )
+}
+
+#[inline(always)]
+fn source_port(scratch: &Scratch) -> u32 {
+    if scratch.instead.given & given::SOURCE_PORT != 0 {
+        return scratch.instead.source_port;
+    }
+    scratch.question.sk.sock_on_the_wire().sock_source().1
 }
 
 /// The first four bytes of a value.

@@ -3,7 +3,7 @@
 
 use procid_common::{
     event::Loss,
-    policy::{Bits, Head, InodeKey, SubjectKey, Uses, flags},
+    policy::{Bits, Head, InodeKey, SubjectKey, Uses, asked::AskedRow, flags},
 };
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
     let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
         return 0;
     };
-    let Some(image) = image_of(Kptr::current()) else {
+    let Some(image) = image_of(scratch.task) else {
         return 0;
     };
     scratch.key = SubjectKey {
@@ -72,8 +72,8 @@ pub(super) extern "C" fn procid_keep_subject(at: u32) -> u32 {
     1
 }
 
-/// Fills in `scratch.subject` for the image of `scratch.key`, which the current
-/// task runs, and what `scratch.lineage` says of the image itself. Step by step,
+/// Fills in `scratch.subject` for the image of `scratch.key`, which
+/// `scratch.task` runs, and what `scratch.lineage` says of the image itself. Step by step,
 /// because the frames of functions that call each other add up.
 #[inline(always)]
 pub(super) fn find_out(at: u32, slot: u32) {
@@ -91,6 +91,47 @@ pub(super) fn find_out(at: u32, slot: u32) {
     procid_by_inode(at, slot);
     procid_by_hash(at, slot);
     procid_by_descent(at, slot);
+}
+
+/// The same, one field after the other, for [`super::asked`]: what of each the
+/// image satisfies goes into the row.
+#[inline(always)]
+pub(super) fn find_out_apart(at: u32, slot: u32, row: &mut AskedRow) {
+    procid_exe(at, slot);
+    let mut known = 1;
+    if let Some(scratch) = scratch_at(at)
+        && scratch.asks_name != 0
+    {
+        known = procid_file_rules(at, slot);
+    }
+    if let Some(scratch) = scratch_at(at) {
+        scratch.path_known &= known;
+    }
+    procid_by_path(at, slot);
+    keep_apart(at, &mut row.path);
+    procid_by_inode(at, slot);
+    keep_apart(at, &mut row.inode);
+    procid_by_hash(at, slot);
+    keep_apart(at, &mut row.hash);
+    procid_by_descent(at, slot);
+    if let Some(scratch) = scratch_at(at) {
+        let maybe = &scratch.subject.maybe;
+        each(|word| put(&mut row.maybe_descent[word], maybe[word]));
+    }
+    keep_apart(at, &mut row.descent);
+}
+
+/// Takes what a field satisfies, and makes room for the next.
+#[inline(always)]
+fn keep_apart(at: u32, field: &mut Bits) {
+    if let Some(scratch) = scratch_at(at) {
+        let subject = &mut scratch.subject;
+        each(|word| {
+            put(&mut field[word], subject.yes[word]);
+            put(&mut subject.yes[word], u64::MAX);
+            put(&mut subject.maybe[word], u64::MAX);
+        });
+    }
 }
 
 /// Finds the file that the image was run from, and whether the task's link to
@@ -286,7 +327,8 @@ pub(super) extern "C" fn procid_cgroup(at: u32, slot: u32) -> u32 {
 
 #[inline(always)]
 fn known_cgroup(scratch: &mut Scratch, head: &Head) -> Option<()> {
-    let node = Kptr::current()
+    let node = scratch
+        .task
         .follow(offset!(task_cgroups))?
         .follow(offset!(css_set_dfl_cgrp))?
         .follow(offset!(cgroup_kn))?;

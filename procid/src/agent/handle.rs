@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::policy::ask::{Caller, Change, Changed, PolicyStatus, Refusal, Shown};
+use super::policy::{
+    ask::{Caller, Change, Changed, PolicyStatus, Refusal, Shown},
+    explain::{Explain, Explained},
+};
 use crate::{
     flow::Query,
     records::{Record, Uncovered},
@@ -29,6 +32,8 @@ pub enum Question {
         Caller,
         oneshot::Sender<Result<Changed, Refusal>>,
     ),
+    /// Which rule decides for a process and a destination.
+    Explain(Box<Explain>, oneshot::Sender<Result<Explained, Refusal>>),
     /// The policy in force.
     Policy(oneshot::Sender<Result<Shown, Refusal>>),
 }
@@ -84,6 +89,14 @@ impl Handle {
         caller: Caller,
     ) -> Result<Result<Changed, Refusal>, Stopped> {
         self.ask(|sender| Question::Change(Box::new(change), caller, sender))
+            .await
+    }
+
+    /// # Errors
+    ///
+    /// The agent has stopped.
+    pub async fn explain(&self, request: Explain) -> Result<Result<Explained, Refusal>, Stopped> {
+        self.ask(|sender| Question::Explain(Box::new(request), sender))
             .await
     }
 

@@ -1,6 +1,7 @@
 //! The loop: ring buffer in, records out, questions in between.
 
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind, Write},
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use super::{
     settings::{PolicyFile, Settings},
 };
 use crate::{
-    decode::{DecodeError, Event, decode},
+    decode::{DecodeError, Event, decode, time_of},
     identity::{
         entity::boot_id,
         hash::{Answer, FileHash, pool::Pool, settle::boot_now_ns},
@@ -30,6 +31,7 @@ use crate::{
     },
     kernel::{AttachError, Kernel, Options, Report, Ring},
 };
+use govern::Waiting;
 use output::Output;
 
 mod govern;
@@ -49,6 +51,9 @@ const QUESTIONS_MAX: usize = 16;
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// Longest reading of the ring at the end, when its writers do not stop.
 const LAST_DRAIN_NS: u64 = 1_000_000_000;
+/// Events take their place in the ring before they take the time: so much later
+/// than another one, none stands before it.
+const OUT_OF_ORDER_NS: u64 = 20_000_000;
 /// Cause of loss: bytes in the ring that are no event.
 const UNDECODABLE: &str = "undecodable";
 
@@ -137,6 +142,7 @@ pub fn run(
         read_scripts,
         answers,
         questions,
+        changes: VecDeque::new(),
         out: Output::new(out, settings.json),
         capabilities,
         undecodable: 0,
@@ -159,8 +165,9 @@ struct Agent<W> {
     kernel: Kernel,
     ring: Ring,
     denials: Ring,
-    /// Denied acts that wait until all that happened before them is read.
-    denied: Vec<Event>,
+    /// Denied acts, and when, that wait until all that happened before them is
+    /// read.
+    denied: Vec<(u64, Event)>,
     engine: Engine,
     /// Where there is none, why.
     manager: Result<Manager, String>,
@@ -169,6 +176,8 @@ struct Agent<W> {
     read_scripts: Receiver<ImageId>,
     answers: Receiver<Answer>,
     questions: mpsc::Receiver<Question>,
+    /// Policies that are still to be put in force, in order.
+    changes: VecDeque<Waiting>,
     out: Output<W>,
     capabilities: Vec<String>,
     undecodable: u64,
@@ -259,16 +268,24 @@ impl<W: Write> Agent<W> {
             self.settle()?;
             self.answer(question);
         }
+        self.make_changes();
         Ok(events)
     }
 
+    /// Reads events, and says how many there were: fewer than [`ROUND_MAX`]
+    /// where both rings were found empty.
     fn drain(&mut self) -> usize {
-        self.read_denials();
+        let denials = self.read_denials();
         let Self { ring, engine, .. } = self;
         let mut events = 0;
+        let mut read_to_ns = 0;
         while events < ROUND_MAX {
             let mut event = None;
-            if !ring.read(|bytes| event = Some(decode(bytes))) {
+            let is_one = ring.read(|bytes| {
+                read_to_ns = read_to_ns.max(time_of(bytes));
+                event = Some(decode(bytes));
+            });
+            if !is_one {
                 break;
             }
             events += 1;
@@ -281,23 +298,32 @@ impl<W: Write> Agent<W> {
                 None => {}
             }
         }
-        if events < ROUND_MAX {
-            // The ring was found empty: images that were denied are known.
-            for event in self.denied.drain(..) {
-                engine.event(event);
-            }
+        // Where the ring was found empty, images that were denied are known; in a
+        // flood, which does not let it become empty, once it is read that far.
+        let until_ns = match events {
+            ROUND_MAX => read_to_ns.saturating_sub(OUT_OF_ORDER_NS),
+            _ => u64::MAX,
+        };
+        for (_, event) in self.denied.extract_if(.., |(at_ns, _)| *at_ns <= until_ns) {
+            engine.event(event);
         }
-        events
+        events.max(denials)
     }
 
-    fn read_denials(&mut self) {
+    fn read_denials(&mut self) -> usize {
+        let mut denials = 0;
         while self.denied.len() < ROUND_MAX {
-            let mut event = None;
-            if !self.denials.read(|bytes| event = Some(decode(bytes))) {
+            let (mut at_ns, mut event) = (0, None);
+            let is_one = self.denials.read(|bytes| {
+                at_ns = time_of(bytes);
+                event = Some(decode(bytes));
+            });
+            if !is_one {
                 break;
             }
+            denials += 1;
             match event {
-                Some(Ok(event)) => self.denied.push(event),
+                Some(Ok(event)) => self.denied.push((at_ns, event)),
                 Some(Err(error)) => {
                     tracing::warn!("the ring of denials holds what is no event: {error}");
                     self.undecodable += 1;
@@ -305,6 +331,7 @@ impl<W: Write> Agent<W> {
                 None => {}
             }
         }
+        denials
     }
 
     /// Hands on questions about files and their answers, then writes what is
@@ -379,6 +406,10 @@ impl<W: Write> Agent<W> {
         while self.drain() == ROUND_MAX && boot_now_ns() < until_ns {
             self.settle()?;
         }
+        // What happened before them may still be in a ring that does not end.
+        for (_, event) in self.denied.drain(..) {
+            self.engine.event(event);
+        }
         self.engine.tick(boot_now_ns());
         let rows = self.counts();
         self.engine.finish(rows);
@@ -401,8 +432,9 @@ impl<W: Write> Agent<W> {
             Question::Process(entity_id, sender) => {
                 let _gone = sender.send(self.engine.process(&entity_id));
             }
-            Question::Change(change, caller, sender) => {
-                let _gone = sender.send(self.change(&change, caller));
+            Question::Change(change, caller, sender) => self.put_off(change, caller, sender),
+            Question::Explain(request, sender) => {
+                let _gone = sender.send(self.explain(&request));
             }
             Question::Policy(sender) => {
                 let _gone = sender.send(self.show());

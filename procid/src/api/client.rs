@@ -18,7 +18,10 @@ use super::{access, parameters::Parameters};
 use crate::{
     agent::{
         handle::Status,
-        policy::ask::{Apply, BlockRequest, Changed, Shown, Unblock},
+        policy::{
+            ask::{Apply, BlockRequest, Changed, Shown, Unblock},
+            explain::{Explain, Explained},
+        },
     },
     flow::Query,
     records::Record,
@@ -144,6 +147,13 @@ impl Client {
 
     /// # Errors
     ///
+    /// As [`Self::status`], and a question that the agent refuses.
+    pub async fn explain(&self, request: &Explain) -> Result<Explained, ClientError> {
+        self.post("/v1/policy/explain", request).await
+    }
+
+    /// # Errors
+    ///
     /// As [`Self::status`], and no policy waits to be confirmed.
     pub async fn confirm(&self) -> Result<Changed, ClientError> {
         self.change("/v1/policy/confirm", &()).await
@@ -171,6 +181,14 @@ impl Client {
     }
 
     async fn change<T: Serialize>(&self, target: &str, what: &T) -> Result<Changed, ClientError> {
+        self.post(target, what).await
+    }
+
+    async fn post<T: Serialize, A: DeserializeOwned>(
+        &self,
+        target: &str,
+        what: &T,
+    ) -> Result<A, ClientError> {
         let body = serde_json::to_vec(what).map_err(|error| self.broken(error))?;
         let response = self.send(Method::POST, target, body.into()).await?;
         let response = self.success(response).await?;

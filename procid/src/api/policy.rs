@@ -13,7 +13,10 @@ use tracing::warn;
 use super::{access::Peer, server::Refusal};
 use crate::agent::{
     handle::Handle,
-    policy::ask::{self, Caller, Change},
+    policy::{
+        ask::{self, Caller, Change},
+        explain::Explain,
+    },
 };
 
 type Body = Result<Bytes, BytesRejection>;
@@ -58,6 +61,26 @@ pub(super) async fn unblock(
     body: Body,
 ) -> Result<Response, Refusal> {
     change(&handle, peer, || Ok(Change::Unblock(parse(body)?))).await
+}
+
+/// A policy that is not in force goes into the kernel's tables to be asked:
+/// root alone may have that done.
+pub(super) async fn explain(
+    State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let request: Explain = parse(body)?;
+    if request.text.is_some() && !peer.may_change() {
+        return Err(Refusal(
+            StatusCode::FORBIDDEN,
+            format!(
+                "only root may have a policy explained that is not in force, and uid {} asks",
+                peer.uid
+            ),
+        ));
+    }
+    Ok(Json(handle.explain(request).await??).into_response())
 }
 
 /// Who may not change anything is told so before what is asked is looked at.

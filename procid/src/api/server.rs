@@ -143,6 +143,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/processes/{entity_id}", get(process))
         .route("/v1/policy", get(policy::show))
         .route("/v1/policy/apply", post(policy::apply))
+        .route("/v1/policy/explain", post(policy::explain))
         .route("/v1/policy/confirm", post(policy::confirm))
         .route("/v1/policy/revert", post(policy::revert))
         .route("/v1/block", post(policy::block))
@@ -289,7 +290,7 @@ mod tests {
                         ..Status::default()
                     });
                 }
-                Question::Change(..) | Question::Policy(_) => {}
+                Question::Change(..) | Question::Explain(..) | Question::Policy(_) => {}
                 Question::Process(id, sender) => {
                     let _gone = sender.send((id == "known").then(|| record(9)));
                 }

@@ -54,6 +54,8 @@ pub(crate) enum Over<'a> {
     /// Everything of its kind.
     All,
     Thread(u32),
+    /// Every thread of a process.
+    Process(u32),
     Map(BorrowedFd<'a>),
 }
 
@@ -92,10 +94,15 @@ fn start(program: BorrowedFd<'_>, over: Over<'_>) -> io::Result<File> {
     let (thread, map);
     let (iter_info, iter_info_len) = match over {
         Over::All => (0, 0),
-        Over::Thread(tid) => {
+        Over::Thread(_) | Over::Process(_) => {
+            let (tid, pid) = match over {
+                Over::Thread(tid) => (tid, 0),
+                Over::Process(pid) => (0, pid),
+                Over::All | Over::Map(_) => (0, 0),
+            };
             thread = TaskInfo {
                 tid,
-                pid: 0,
+                pid,
                 pid_fd: 0,
                 padding: 0,
             };

@@ -5,6 +5,7 @@
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
+//! | [`asked`] | decisions asked for without an act |
 //! | [`losses`] | what the kernel side lost |
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
@@ -53,6 +54,7 @@ use policy::{Earlier, ImageHashes};
 use uncovered::Sight;
 
 mod accounts;
+mod asked;
 pub mod btf;
 mod hooks;
 mod iterate;
@@ -176,6 +178,8 @@ impl Kernel {
             ("iterate_files", "task_file"),
             ("iterate_counts", "bpf_sk_storage_map"),
             ("iterate_lineages", "task"),
+            ("iterate_asked", "task"),
+            ("iterate_open", "task_file"),
         ] {
             load_iterator(&mut ebpf, &btf, program, target).map_err(|error| {
                 AttachError::new(format!("the {program} iterator was refused: {error:#}"))

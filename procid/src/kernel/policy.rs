@@ -10,13 +10,15 @@ use procid_common::{
     image::ImageId,
     policy::{
         Bits, EXPIRIES_MAX, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, RULES_MAX, SLOTS,
-        Uses, active, flags,
+        Uses, active,
+        asked::{Asked, AskedRow, OpenRow},
+        flags,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{AttachError, lineage, take_map};
+use super::{AttachError, asked::Ask, lineage, take_map};
 use crate::policy::{
     lineage::Family,
     tables::{Enforcer, Tables},
@@ -35,6 +37,10 @@ const HASH: usize = size_of::<HashKey>();
 const INODE: usize = size_of::<InodeKey>();
 const USES: usize = size_of::<Uses>();
 const IMAGE: usize = size_of::<ImageId>();
+
+/// Generations of policies that are only asked: what is remembered under one is
+/// never taken for another's.
+const TRIED: u64 = 1 << 61;
 
 /// What a slot was filled with, to be taken out again.
 #[derive(Debug, Default)]
@@ -61,11 +67,14 @@ pub struct Policies {
     hits: PerCpuArray<MapData, u64>,
     own: HashMap<MapData, [u8; 16], u32>,
     lineages: lineage::Table,
+    ask: Ask,
     filled: [Filled; SLOTS as usize],
     /// Of each slot: the word in force before it, 0 where there was none.
     fallbacks: [u64; SLOTS as usize],
     /// Of the newest policy.
     generation: u64,
+    /// Policies that were filled in only to be asked.
+    tried: u64,
     /// Policies that an earlier agent put in force.
     earlier: Vec<Since>,
     /// What an earlier agent's programs kept under the rules of the policy that
@@ -175,6 +184,8 @@ impl Policies {
             hits: take_map(ebpf, "HITS")?,
             own: take_map(ebpf, "OWN_ADDRESSES")?,
             lineages: lineage::Table::take(ebpf)?,
+            ask: Ask::take(ebpf)?,
+            tried: 0,
             filled: Default::default(),
             fallbacks: [0; SLOTS as usize],
             generation: earlier.generation,
@@ -283,6 +294,51 @@ impl Policies {
         Ok(())
     }
 
+    fn note_own_addresses(&mut self) -> io::Result<()> {
+        for address in own_addresses() {
+            self.own.insert(address, 1, 0).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Asks of these tables, in a set that no act is judged by; `None`: of those
+    /// in force.
+    fn with<T>(
+        &mut self,
+        tables: Option<(&Tables, &Family)>,
+        ask: impl FnOnce(&mut Ask, u32) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (in_force, _) = self.in_force()?;
+        let Some((tables, family)) = tables else {
+            return ask(&mut self.ask, active::slot(in_force));
+        };
+        let slot = self.idle(in_force)?;
+        self.heads.set(slot, [0; HEAD], 0).map_err(refused)?;
+        self.empty(slot);
+        self.note_own_addresses()?;
+        self.tried += 1;
+        let head = Head {
+            generation: TRIED | self.tried,
+            applied_ns: boot_now_ns(),
+            ..tables.head
+        };
+        let answer = self
+            .fill(slot, tables)
+            .and_then(|()| self.heads.set(slot, raw(&head)?, 0).map_err(refused))
+            .and_then(|()| {
+                if asks(tables) {
+                    let none_kept = lineage::Known::new();
+                    self.lineages
+                        .fill(slot, head.generation, tables, family, &none_kept)?;
+                }
+                Ok(())
+            })
+            .and_then(|()| ask(&mut self.ask, slot));
+        self.heads.set(slot, [0; HEAD], 0).map_err(refused)?;
+        self.empty(slot);
+        answer
+    }
+
     fn first_hit(slot: u32) -> io::Result<u32> {
         Ok(slot * u32::try_from(RULES_MAX + 1).map_err(io::Error::other)?)
     }
@@ -315,9 +371,7 @@ impl Enforcer for Policies {
             before
         };
         let generation = self.generation + 1;
-        for address in own_addresses() {
-            self.own.insert(address, 1, 0).map_err(refused)?;
-        }
+        self.note_own_addresses()?;
         // A policy that goes on is as old as it was.
         let earlier = std::mem::take(&mut self.earlier);
         let same = earlier
@@ -367,6 +421,22 @@ impl Enforcer for Policies {
         };
         self.lineages
             .fill(slot, active::generation(word), tables, family, &self.kept)
+    }
+
+    fn ask(
+        &mut self,
+        tables: Option<(&Tables, &Family)>,
+        asked: Asked,
+    ) -> io::Result<Vec<AskedRow>> {
+        self.with(tables, |ask, slot| ask.process(&Asked { slot, ..asked }))
+    }
+
+    fn open(
+        &mut self,
+        tables: Option<(&Tables, &Family)>,
+        of: Option<&[u32]>,
+    ) -> io::Result<Vec<OpenRow>> {
+        self.with(tables, |ask, slot| ask.open(slot, of))
     }
 
     fn confirm(&mut self) -> io::Result<()> {

@@ -3,7 +3,10 @@
 use std::{fmt, io};
 
 use super::lineage::{Family, Named};
-use procid_common::policy::{Bits, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, Uses};
+use procid_common::policy::{
+    Bits, Epoch, Fact, HashKey, Head, InodeKey, Name, Node, Uses,
+    asked::{Asked, AskedRow, OpenRow},
+};
 
 /// The tables of one policy. Keys have slot 0: [`Enforcer`] puts in its own.
 #[derive(Clone, Debug)]
@@ -48,6 +51,31 @@ pub trait Enforcer: fmt::Debug + Send {
     ///
     /// The kernel's refusal.
     fn settle(&mut self, family: &Family) -> io::Result<()>;
+
+    /// What the programs would say to each thread of a process, by these tables
+    /// and who forked whom; `None`: by those in force. The question's slot is the
+    /// [`Enforcer`]'s.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    fn ask(
+        &mut self,
+        tables: Option<(&Tables, &Family)>,
+        asked: Asked,
+    ) -> io::Result<Vec<AskedRow>>;
+
+    /// Open connections, a row for each process that holds one (`of`: for each of
+    /// those), and what the programs would say to its next send.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    fn open(
+        &mut self,
+        tables: Option<(&Tables, &Family)>,
+        of: Option<&[u32]>,
+    ) -> io::Result<Vec<OpenRow>>;
 
     /// The policy in force has no deadline any more.
     ///

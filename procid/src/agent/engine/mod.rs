@@ -205,7 +205,12 @@ impl Engine {
             }
             Event::Wire(event) => self.connections.wire(&event),
             // Rows belong to the start; file rows are the inspector's.
-            Event::TaskRow(_) | Event::SocketRow(_) | Event::FileRow(_) | Event::CountsRow(_) => {}
+            Event::TaskRow(_)
+            | Event::SocketRow(_)
+            | Event::FileRow(_)
+            | Event::CountsRow(_)
+            | Event::AskedRow(_)
+            | Event::OpenRow(_) => {}
         }
         self.take_news();
     }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::open::Denied;
+
 /// A change, as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -56,6 +58,8 @@ pub struct Apply {
     /// Revert unless it is confirmed within this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirm_seconds: Option<u64>,
+    /// Say which open connections it denies: the caller closes them.
+    pub cut: bool,
 }
 
 /// `POST /v1/block`: exactly one of the first three says who is blocked.
@@ -105,6 +109,27 @@ pub struct Changed {
     pub expires: Option<String>,
     /// What the caller should know, a sentence each.
     pub warnings: Vec<String>,
+    /// Open connections that the policy denies, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<Denied>,
+    /// Open connections of which it is not certain, which stay open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<usize>,
+    /// Images that run, and whose hash the policy asks for and is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unhashed: Vec<Unhashed>,
+}
+
+/// An image without a hash: a rule that turns on it is decided by `unknown_hash`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unhashed {
+    pub pid: u32,
+    pub entity_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// As `procid.hash.reason`.
+    pub reason: String,
 }
 
 /// Why a change was not made.

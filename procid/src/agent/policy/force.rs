@@ -10,7 +10,7 @@ use crate::policy::{Mode, Policy, Verdict, tables::Tables};
 /// A policy, temporary rules included, and its tables.
 pub(super) struct Built {
     pub(super) policy: Policy,
-    tables: Tables,
+    pub(super) tables: Tables,
     /// As of [`Compiled`](super::Compiled).
     pub(super) unenforced: Vec<String>,
 }

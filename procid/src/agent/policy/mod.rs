@@ -5,9 +5,11 @@
 //! | this one | [`Manager`]: the changes, one at a time |
 //! | [`ask`] | what is asked of it, and its answers |
 //! | [`blocks`] | temporary rules |
+//! | [`explain`] | which rule decides, and why |
 //! | [`family`] | the images that it asks about as ancestors |
 //! | [`force`] | from a policy and the temporary rules to what the kernel enforces |
 //! | [`generations`] | names of the rules of past policies |
+//! | [`open`] | what a policy means for connections that are open |
 //! | [`show`] | what is in force, to who asks |
 //! | [`temporary`] | temporary rules, into force and out of it |
 //! | [`store`] | what outlives the agent, in the state directory |
@@ -37,9 +39,11 @@ use store::{Kept, Store};
 
 pub mod ask;
 pub mod blocks;
+pub mod explain;
 pub(in crate::agent) mod family;
 mod force;
 mod generations;
+pub mod open;
 mod show;
 pub mod store;
 mod temporary;

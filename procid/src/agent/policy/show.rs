@@ -102,7 +102,7 @@ impl Manager {
     }
 }
 
-const fn action(action: Action) -> &'static str {
+pub(super) const fn action(action: Action) -> &'static str {
     match action {
         Action::Allow => "allow",
         Action::Deny => "deny",
@@ -110,7 +110,7 @@ const fn action(action: Action) -> &'static str {
     }
 }
 
-const fn verdict(verdict: Verdict) -> &'static str {
+pub(super) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use procid_common::policy::{HashKey, Head, Uses};
+use procid_common::policy::{
+    HashKey, Head, Uses,
+    asked::{Asked, AskedRow, OpenRow},
+};
 use rstest::rstest;
 use sha2::{Digest as _, Sha256};
 use zerocopy::FromZeros as _;
@@ -176,6 +179,18 @@ impl Enforcer for Host {
         };
         kernel.before = std::mem::replace(&mut kernel.active, slot);
         Ok(kernel.last)
+    }
+
+    fn ask(&mut self, _: Option<(&Tables, &Family)>, _: Asked) -> io::Result<Vec<AskedRow>> {
+        Ok(Vec::new())
+    }
+
+    fn open(
+        &mut self,
+        _: Option<(&Tables, &Family)>,
+        _: Option<&[u32]>,
+    ) -> io::Result<Vec<OpenRow>> {
+        Ok(Vec::new())
     }
 
     fn confirm(&mut self) -> io::Result<()> {

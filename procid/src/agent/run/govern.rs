@@ -1,8 +1,9 @@
 //! Changes of the policy: from questions to the manager, and into records.
 
-use std::{io::Write, path::Path};
+use std::{collections::BTreeMap, io::Write, path::Path};
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 
 use super::{Agent, RunError, toolchain::HostToolchain};
 use crate::{
@@ -12,11 +13,14 @@ use crate::{
             Lapse, Manager,
             ask::{Apply, Caller, Change, Changed, Refusal, Shown},
             blocks::Block,
+            explain::{Explain, Explained},
+            open::{Denied, Open, ancestors},
             store::Store,
         },
         render::{PolicyNews, hex},
         settings::PolicyFile,
     },
+    identity::hash::settle::boot_now_ns,
     kernel::Kernel,
 };
 
@@ -30,6 +34,22 @@ pub(super) fn manager(kernel: &mut Kernel, state_dir: &Path) -> Result<Manager, 
         Box::new(policies),
         Store::new(state_dir.to_owned()),
     ))
+}
+
+/// Longest wait of a policy for the hashes of what runs.
+const HASHES_WAIT_NS: u64 = 10_000_000_000;
+
+type Answer = oneshot::Sender<Result<Changed, Refusal>>;
+
+/// A change that is still to be made.
+pub(super) struct Waiting {
+    change: Box<Change>,
+    caller: Caller,
+    answer: Answer,
+    /// It is a policy that asks for hashes.
+    asks_hash: bool,
+    /// Nanoseconds since boot.
+    since_ns: u64,
 }
 
 impl<W: Write> Agent<W> {
@@ -146,7 +166,114 @@ impl<W: Write> Agent<W> {
         }
     }
 
-    pub(super) fn change(&mut self, change: &Change, caller: Caller) -> Result<Changed, Refusal> {
+    /// A policy that asks for hashes waits for those of what runs already, and
+    /// others for it; all else, a temporary rule above all, is done at once.
+    pub(super) fn put_off(&mut self, change: Box<Change>, caller: Caller, answer: Answer) {
+        let (Ok(manager), Change::Apply(apply) | Change::Reload(apply)) = (&self.manager, &*change)
+        else {
+            // Who asked may have gone meanwhile.
+            let _gone = answer.send(self.change(&change, caller));
+            return;
+        };
+        let asks_hash = manager.asks_hash(apply);
+        let since_ns = boot_now_ns();
+        self.changes.push_back(Waiting {
+            change,
+            caller,
+            answer,
+            asks_hash,
+            since_ns,
+        });
+    }
+
+    /// Puts the policies in force whose time has come, in the order they came.
+    pub(super) fn make_changes(&mut self) {
+        while let Some(next) = self.changes.front() {
+            let is_due = boot_now_ns() >= next.since_ns.saturating_add(HASHES_WAIT_NS);
+            if next.asks_hash && !is_due && self.engine.is_hashing(next.since_ns) {
+                return;
+            }
+            let Some(next) = self.changes.pop_front() else {
+                return;
+            };
+            let mut changed = self.change(&next.change, next.caller);
+            if let Ok(changed) = &mut changed
+                && next.asks_hash
+            {
+                changed.unhashed = self.engine.unhashed();
+            }
+            // Who asked may have gone meanwhile.
+            let _gone = next.answer.send(changed);
+        }
+    }
+
+    pub(super) fn explain(&mut self, request: &Explain) -> Result<Explained, Refusal> {
+        let now = self.engine.now();
+        let Self {
+            manager, engine, ..
+        } = self;
+        match manager {
+            Ok(manager) => {
+                manager.family_is(engine.family());
+                manager.explain(request, now, |image| engine.explainee(image))
+            }
+            Err(why) => Err(Refusal::Unsupported(why.clone())),
+        }
+    }
+
+    /// What an apply means for what is open: the caller's own connections, and,
+    /// where that was asked for, all that it denies. What the kernel does not
+    /// tell is a warning: the policy is in force all the same.
+    fn look_at_open(&mut self, apply: &Apply, caller: Caller, changed: &mut Changed) {
+        let Ok(manager) = &mut self.manager else {
+            return;
+        };
+        let now = self.engine.now();
+        let engine = &self.engine;
+        let mut open = |of: Option<&[u32]>| {
+            if apply.dry_run {
+                manager.open_under(apply, of, now)
+            } else {
+                manager.open(of)
+            }
+        };
+        if let Caller::Peer { pid: Some(pid), .. } = caller {
+            match open(Some(&ancestors(pid))) {
+                Ok(open) => {
+                    // A socket is inherited: who is farthest up has opened it.
+                    let denied = open.iter().flat_map(Open::denied);
+                    let by_socket: BTreeMap<_, _> = denied
+                        .map(|(denied, image)| (denied.cookie.clone(), (denied, image)))
+                        .collect();
+                    let denied = by_socket.into_values();
+                    changed.warnings.extend(
+                        denied.map(|(denied, image)| of_caller(&engine.with_name(denied, &image))),
+                    );
+                }
+                Err(why) => changed.warnings.push(format!(
+                    "whether your own connections are denied is not known: {why}"
+                )),
+            }
+        }
+        if !apply.cut {
+            return;
+        }
+        match open(None) {
+            Ok(open) => {
+                let cut = open.as_ref().map(Open::cut).unwrap_or_default();
+                let denied = cut.denied.into_iter();
+                changed.denied = denied
+                    .map(|(denied, image)| engine.with_name(denied, &image))
+                    .collect();
+                changed.undecided = Some(cut.undecided);
+            }
+            Err(why) => changed
+                .warnings
+                .push(format!("no open connection is closed: {why}")),
+        }
+    }
+
+    fn change(&mut self, change: &Change, caller: Caller) -> Result<Changed, Refusal> {
         self.policy_deadlines();
         let now = self.engine.now();
         let Self {
@@ -166,6 +293,9 @@ impl<W: Write> Agent<W> {
                 }
             }
         };
+        if let (Ok(changed), Change::Apply(apply)) = (&mut changed, change) {
+            self.look_at_open(apply, caller, changed);
+        }
         if matches!(change, Change::Apply(Apply { dry_run: true, .. })) {
             return changed;
         }
@@ -236,6 +366,25 @@ impl<W: Write> Agent<W> {
             confirm_by: None,
         }
     }
+}
+
+/// What a caller is told of a connection that it may act through.
+fn of_caller(denied: &Denied) -> String {
+    let Denied {
+        pid,
+        destination,
+        port,
+        ..
+    } = denied;
+    let name = denied.executable.as_deref().unwrap_or("no name is known");
+    let by = match &denied.rule {
+        Some(rule) => format!("rule \"{rule}\""),
+        None => "the default".to_owned(),
+    };
+    format!(
+        "you act from process {pid} ({name}), and {by} denies its connection to {destination} port \
+         {port}; allow it, or this session may be lost"
+    )
 }
 
 fn done(news: PolicyNews, changed: &Changed) -> PolicyNews {

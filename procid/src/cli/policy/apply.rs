@@ -12,7 +12,7 @@ use super::{
         failure::{Code, Failure},
         output::{count, local, printable},
     },
-    file,
+    cut, file,
 };
 use crate::{
     agent::policy::ask::{self, Changed},
@@ -38,7 +38,8 @@ pub struct Apply {
     /// within this time, as in 60s; also if the agent is killed meanwhile.
     #[arg(long, value_name = "SPAN", value_parser = seconds)]
     confirm: Option<u64>,
-    /// Close the connections that the policy denies.
+    /// Close the open connections that the policy denies to every process that
+    /// holds them. What is not certain stays open, and is counted.
     #[arg(long)]
     cut: bool,
     #[command(flatten)]
@@ -61,12 +62,6 @@ pub struct Revert {
 
 impl Apply {
     pub(super) fn execute(self) -> Result<Code, Failure> {
-        if self.cut {
-            return Err(Failure::refused(
-                "--cut is not supported yet; apply without it: open connections are judged at \
-                 their next send",
-            ));
-        }
         let policy = file::read(&self.file).map_err(Failure::usage)?;
         let request = ask::Apply {
             text: policy.text,
@@ -74,6 +69,7 @@ impl Apply {
             dry_run: self.dry_run,
             strict: self.strict,
             confirm_seconds: self.confirm,
+            cut: self.cut,
         };
         let client = Client::new(self.socket.socket);
         let changed = super::super::runtime()?.block_on(client.apply(&request))?;
@@ -83,7 +79,11 @@ impl Apply {
         } else {
             in_force(&changed)
         };
-        tell(&changed, &text)
+        let code = tell(&changed, &text)?;
+        if self.cut {
+            return cut::cut(&changed, self.dry_run);
+        }
+        Ok(code)
     }
 }
 
@@ -126,11 +126,40 @@ pub fn tell(changed: &Changed, text: &str) -> Result<Code, Failure> {
         // With stderr gone there is nobody to warn.
         let _gone = writeln!(io::stderr(), "procid: warning: {}", printable(warning));
     }
+    if !changed.unhashed.is_empty() {
+        let _gone = writeln!(io::stderr(), "procid: warning: {}", unhashed(changed));
+    }
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
         .map_err(|error| Failure::of_stdout(&error))?;
     Ok(Code::Done)
+}
+
+/// Images that are named, at most.
+const NAMED_MAX: usize = 10;
+
+fn unhashed(changed: &Changed) -> String {
+    let all = &changed.unhashed;
+    let named = all.iter().take(NAMED_MAX).map(|image| {
+        let name = image.executable.as_deref().unwrap_or("without a name");
+        format!(
+            "{} ({}, {})",
+            image.pid,
+            printable(name),
+            printable(&image.reason)
+        )
+    });
+    let named: Vec<_> = named.collect();
+    let more = match all.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!(
+        "the hash of {} is not known, so that unknown_hash decides of it: {}{more}",
+        count(all.len() as u64, "running image"),
+        named.join(", ")
+    )
 }
 
 fn in_force(changed: &Changed) -> String {

@@ -5,6 +5,8 @@
 //! | [`apply`] | `apply`, `confirm`, `revert` |
 //! | [`check`] | `check` |
 //! | [`show`] | `show` |
+//! | [`explain`] | `explain` |
+//! | [`cut`] | `apply --cut` |
 //! | [`file`](mod@file) | a policy's file, read |
 
 use clap::Subcommand;
@@ -13,6 +15,8 @@ use super::failure::{Code, Failure};
 
 pub mod apply;
 pub mod check;
+mod cut;
+pub mod explain;
 pub mod file;
 pub mod show;
 
@@ -31,6 +35,7 @@ enum Command {
     Confirm(apply::Confirm),
     Revert(apply::Revert),
     Show(show::Show),
+    Explain(explain::Explain),
 }
 
 impl Policy {
@@ -41,6 +46,7 @@ impl Policy {
             Command::Confirm(confirm) => confirm.execute(),
             Command::Revert(revert) => revert.execute(),
             Command::Show(show) => show.execute(),
+            Command::Explain(explain) => explain.execute(),
         }
     }
 }

@@ -39,6 +39,14 @@ const ROLES: &[(&str, Role)] = &[
     ("speaker", Role::Speaker),
     ("acceptor", Role::Acceptor),
 ];
+impl Transport {
+    /// The one that a policy calls so.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let found = TRANSPORTS.iter().find(|(name, _)| *name == word);
+        found.map(|(_, transport)| *transport)
+    }
+}
+
 const TRANSPORTS: &[(&str, Transport)] = &[
     ("tcp", Transport::Tcp),
     ("udp", Transport::Udp),
