@@ -21,6 +21,7 @@ mod names;
 mod open;
 mod outlive;
 mod policy;
+mod pressure;
 mod programs;
 mod scripts;
 mod start;

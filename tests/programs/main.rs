@@ -29,6 +29,7 @@ mod knock;
 mod launch;
 mod load;
 mod memfd;
+mod scan;
 mod storm;
 mod tcp;
 mod udp;
@@ -77,6 +78,8 @@ enum Program {
     Launch(launch::Launch),
     /// Try to speak until told to end, and count the answers
     Knock(knock::Knock),
+    /// Send datagrams to very many destinations
+    Scan(scan::Scan),
     /// Open many connections and keep them
     Hold(hold::Hold),
     /// Use the network in one way, with an other end of its own
@@ -111,6 +114,7 @@ fn main() -> anyhow::Result<()> {
         Program::Load(load) => load.run(),
         Program::Launch(launch) => launch.run(),
         Program::Knock(knock) => knock.run(),
+        Program::Scan(scan) => scan.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),
         Program::WayPeer(peer) => peer.run(),
