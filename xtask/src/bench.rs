@@ -4,6 +4,7 @@ mod agent;
 mod bpf;
 mod budgets;
 mod cgroup;
+mod decisions;
 mod load;
 mod loops;
 mod page;
@@ -22,6 +23,7 @@ use clap::value_parser;
 
 use self::{
     cgroup::Cgroup,
+    decisions::Decisions,
     load::{Live, Load},
     loops::{KernelTime, Loop},
     proc::Machine,
@@ -86,6 +88,7 @@ struct Results {
     flags: Vec<String>,
     loops: Vec<(Loop, Summary)>,
     kernel_times: Vec<KernelTime>,
+    decisions: Decisions,
     /// Connections a second that were asked for.
     rate_asked: u32,
     load: Load,
@@ -142,6 +145,7 @@ fn measure(programs: &Programs, args: &Args) -> Result<Results> {
         flags: args.flags(),
         loops: loops::paired(programs, &cgroup, args.pairs, args.turns)?,
         kernel_times: loops::kernel_times(programs, &cgroup, args.turns)?,
+        decisions: decisions::decisions(programs, &cgroup, args.pairs, args.turns)?,
         rate_asked: args.rate,
         load: load::load(programs, &cgroup, args)?,
         live: load::live(programs, &cgroup, args.live)?,

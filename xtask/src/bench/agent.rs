@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -11,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::cgroup::Cgroup;
@@ -99,6 +101,29 @@ impl Agent {
             let error = String::from_utf8_lossy(&output.stderr);
             format!("procid does not tell its status: {}", error.trim())
         })
+    }
+
+    /// Puts a policy in force, by the API.
+    ///
+    /// # Errors
+    ///
+    /// It is refused.
+    pub(crate) fn apply(&self, policy: &str) -> Result<()> {
+        let body = json!({ "text": policy, "file": "bench.toml" }).to_string();
+        let mut stream = UnixStream::connect(self.directory.path().join("socket"))?;
+        write!(
+            stream,
+            "POST /v1/policy/apply HTTP/1.1\r\nhost: procid\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200"),
+            "procid refused the policy: {answer}"
+        );
+        Ok(())
     }
 
     /// Waits until it has caught up with what happened: asking is an event

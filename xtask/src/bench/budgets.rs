@@ -46,6 +46,11 @@ pub(crate) fn all(results: &Results) -> Vec<Budget> {
     };
     let bare = |ratio: f64| format!("{ratio:.3} × bare");
     let (connect, udp, exec) = (ratio(Loop::Connect), ratio(Loop::Udp), ratio(Loop::Exec));
+    let costs = &results.decisions.all;
+    let growth = match (costs.first(), costs.last()) {
+        (Some(first), Some(last)) => last.nanoseconds / first.nanoseconds,
+        _ => f64::NAN,
+    };
     vec![
         Budget {
             what: "connect loop ≤ 1.05 × the loop with empty programs on the same hooks",
@@ -61,6 +66,16 @@ pub(crate) fn all(results: &Results) -> Vec<Budget> {
             what: "vfork and exec loop ≤ 1.03 × bare",
             figure: bare(exec),
             verdict: Verdict::of(exec <= 1.03),
+        },
+        Budget {
+            what: "decision ≤ 1.5 × from 1 rule to 1,000",
+            figure: format!("{growth:.3} ×"),
+            verdict: Verdict::of(growth <= 1.5),
+        },
+        Budget {
+            what: "policy swap, 1,000 rules ≤ 50 ms",
+            figure: format!("{:.1} ms", results.decisions.swap),
+            verdict: Verdict::of(results.decisions.swap <= 50.0),
         },
         Budget {
             what: "agent ≤ 10 µs CPU a record",
@@ -140,6 +155,8 @@ mod tests {
         let mut results = results();
         assert!(verdicts(&results).iter().all(|is| *is == Verdict::Met));
         results.load.lost = 1;
+        results.decisions.swap = 51.0;
+        results.decisions.all[1].nanoseconds = 800.0;
         results.load.cpu *= 100;
         results.live.memory.resident = 65 * 1024;
         for (_, summary) in &mut results.loops {
@@ -148,7 +165,10 @@ mod tests {
         let (met, not_met) = (Verdict::Met, Verdict::NotMet);
         assert_eq!(
             verdicts(&results),
-            [&met, &met, &not_met, &not_met, &not_met, &not_met].map(Clone::clone)
+            [
+                &met, &met, &not_met, &not_met, &not_met, &not_met, &not_met, &not_met
+            ]
+            .map(Clone::clone)
         );
     }
 

@@ -66,7 +66,7 @@ impl Loop {
     }
 
     /// Nanoseconds a turn.
-    fn run(self, testprog: &Path, cgroup: &Cgroup, percent: u32) -> Result<f64> {
+    pub(crate) fn run(self, testprog: &Path, cgroup: &Cgroup, percent: u32) -> Result<f64> {
         let mut command = Command::new(testprog);
         command.args(["bench", self.name()]);
         command.arg(self.turns(percent).to_string());
