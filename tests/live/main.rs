@@ -14,6 +14,7 @@ mod elsewhere;
 mod explain;
 mod files;
 mod flows;
+mod forged;
 mod identity;
 mod lineage;
 mod load;

@@ -1,8 +1,20 @@
 //! Runs another program: as a child, or in its own place.
 
-use std::{ffi::OsString, io::Read as _, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{Error, Read as _},
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::by::wait_for;
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/sched.h#L39>
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Launch {
@@ -12,6 +24,9 @@ pub(crate) struct Launch {
     /// Run it in this process's place
     #[arg(long, conflicts_with = "leave")]
     exec: bool,
+    /// As a child that is born in this cgroup
+    #[arg(long, conflicts_with_all = ["exec", "leave"])]
+    into: Option<PathBuf>,
     /// End without waiting for it
     #[arg(long)]
     leave: bool,
@@ -28,7 +43,13 @@ impl Launch {
         let (program, arguments) = self.command.split_first().context("no program")?;
         let mut command = Command::new(program);
         command.args(arguments);
-        if self.exec {
+        if let Some(cgroup) = &self.into {
+            let child = clone_into(cgroup).with_context(|| cgroup.display().to_string())?;
+            if child != 0 {
+                return wait_for(child);
+            }
+        }
+        if self.exec || self.into.is_some() {
             return Err(command.exec().into());
         }
         let mut child = command
@@ -45,4 +66,34 @@ impl Launch {
         );
         Ok(())
     }
+}
+
+/// fork(2), but that the child is in another cgroup from its first moment
+/// (`CLONE_INTO_CGROUP`, Linux 5.7).
+fn clone_into(cgroup: &Path) -> Result<i32> {
+    let cgroup = File::open(cgroup)?;
+    let arguments = libc::clone_args {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: u64::try_from(cgroup.as_raw_fd())?,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+    };
+    // SAFETY: without a stack of its own and without CLONE_VM it is a fork; this
+    // process has one thread, so that its child may go on as it would.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    ensure!(child >= 0, Error::last_os_error());
+    Ok(i32::try_from(child)?)
 }
