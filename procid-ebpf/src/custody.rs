@@ -51,32 +51,29 @@ pub(crate) fn is_task_watched(task: Kptr) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn procid_is_watched(task: u64) -> u32 {
+    // SAFETY: a read of an aligned static, volatile as in `offset!`.
+    let level = unsafe { core::ptr::read_volatile(&raw const WATCHED_LEVEL) };
+    u32::from(level == 0 || is_below_watched(Kptr(task)) == Some(true))
+}
+
+/// Whatever cannot be read ends it: else the verifier follows both ways from
+/// every level.
+#[inline(always)]
+fn is_below_watched(task: Kptr) -> Option<bool> {
     const DEPTH_MAX: usize = 32;
-    // SAFETY: reads of aligned statics, volatile as in `offset!`.
-    let (level, watched) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const WATCHED_LEVEL),
-            core::ptr::read_volatile(&raw const WATCHED_CGROUP),
-        )
-    };
-    if level == 0 {
-        return 1;
-    }
-    // An address that cannot be read is 0, from which nothing is read.
-    let next = |at: u64, offset: usize| Kptr(at).read::<u64>(offset).unwrap_or(0);
-    let set = next(task, offset!(task_cgroups));
-    let cgroup = next(set, offset!(css_set_dfl_cgrp));
-    let mut node = next(cgroup, offset!(cgroup_kn));
+    // SAFETY: as above.
+    let watched = unsafe { core::ptr::read_volatile(&raw const WATCHED_CGROUP) };
+    let mut node = task
+        .follow(offset!(task_cgroups))?
+        .follow(offset!(css_set_dfl_cgrp))?
+        .follow(offset!(cgroup_kn))?;
     for _ in 0..DEPTH_MAX {
-        if node == 0 {
-            return 0;
+        if node.read::<u64>(offset!(kernfs_node_id))? == watched {
+            return Some(true);
         }
-        if next(node, offset!(kernfs_node_id)) == watched {
-            return 1;
-        }
-        node = next(node, offset!(kernfs_node_parent));
+        node = node.follow(offset!(kernfs_node_parent))?;
     }
-    0
+    Some(false)
 }
 
 /// The current task has sent on flow `flow` of this socket: tells so where its

@@ -12,7 +12,7 @@ use aya::{
 use procid_common::policy::asked::{Asked, AskedRow, OpenRow};
 use zerocopy::IntoBytes as _;
 
-use super::{AttachError, iterate, iterator, take_map};
+use super::{AttachError, iterate, iterators::iterator, take_map};
 use crate::decode::Event;
 
 const ASKED: usize = size_of::<Asked>();

@@ -12,7 +12,7 @@ use procid_common::{
 };
 use zerocopy::FromBytes;
 
-use super::{AttachError, iterate, iterator, policy::raw, policy::refused, take_map};
+use super::{AttachError, iterate, iterators::iterator, policy::raw, policy::refused, take_map};
 use crate::policy::{
     lineage::{Before, Family, Lineages, Member},
     tables::Tables,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
+//! | [`iterators`] | what each iterator is for |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
 //! | [`asked`] | decisions asked for without an act |
 //! | [`losses`] | what the kernel side lost |
@@ -20,7 +21,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,7 +29,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, RingBuf},
-    programs::{Iter, Program, links::FdLink},
+    programs::links::FdLink,
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
@@ -48,6 +49,7 @@ use crate::{
 };
 use btf::KernelTypes;
 use hooks::{HOOKS, LENGTHS, Role};
+use iterators::{ITERATORS, iterator};
 use losses::Losses;
 use pins::Pins;
 use policy::{Earlier, ImageHashes};
@@ -58,6 +60,7 @@ mod asked;
 pub mod btf;
 mod hooks;
 mod iterate;
+mod iterators;
 mod lineage;
 mod losses;
 mod pins;
@@ -172,17 +175,10 @@ impl Kernel {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
         let (report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
-        for (program, target) in [
-            ("iterate_tasks", "task"),
-            ("iterate_sockets", "task_file"),
-            ("iterate_files", "task_file"),
-            ("iterate_counts", "bpf_sk_storage_map"),
-            ("iterate_lineages", "task"),
-            ("iterate_asked", "task"),
-            ("iterate_open", "task_file"),
-        ] {
-            load_iterator(&mut ebpf, &btf, program, target).map_err(|error| {
-                AttachError::new(format!("the {program} iterator was refused: {error:#}"))
+        for iterator in &ITERATORS {
+            iterator.load(&mut ebpf, &btf).map_err(|error| {
+                let name = iterator.program;
+                AttachError::new(format!("the {name} iterator was refused: {error:#}"))
             })?;
         }
         pins::ensure_bpffs();
@@ -591,27 +587,6 @@ fn attached(report: &Report, names: &[&str]) -> bool {
         let mut hooks = report.hooks.iter();
         hooks.any(|hook| hook.attached && hook.name == *name)
     })
-}
-
-fn load_iterator(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    program: &str,
-    target: &str,
-) -> Result<(), anyhow::Error> {
-    let iter: &mut Iter = ebpf
-        .program_mut(program)
-        .ok_or_else(|| anyhow::anyhow!("the eBPF object has no such program"))?
-        .try_into()?;
-    iter.load(target, btf)?;
-    Ok(())
-}
-
-fn iterator<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
-    match ebpf.program(name) {
-        Some(Program::Iter(program)) => Ok(program.fd().map_err(io::Error::other)?.as_fd()),
-        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
-    }
 }
 
 /// A descriptor of a map.

@@ -9,7 +9,8 @@ use super::{
     btf::KernelTypes,
     ensure_tracefs,
     hooks::{self, HOOKS, LENGTHS, Role},
-    kept_maps, load, load_iterator,
+    iterators::{CARRY_TAGS, ITERATORS},
+    kept_maps, load,
     pins::{self, Pins},
 };
 use crate::agent::settings::Backend;
@@ -99,41 +100,14 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             required: hook.required && !lsm,
         });
     }
-    for (program, target, gives) in [
-        ("iterate_tasks", "task", "processes older than the agent"),
-        (
-            "iterate_sockets",
-            "task_file",
-            "sockets older than the agent",
-        ),
-        (
-            "iterate_files",
-            "task_file",
-            "inode state for verified hashes",
-        ),
-        (
-            "iterate_counts",
-            "bpf_sk_storage_map",
-            "bytes of connections that live on",
-        ),
-        (
-            "iterate_lineages",
-            "task",
-            "ancestors older than a policy that asks for them",
-        ),
-        (
-            "carry_tags",
-            "bpf_sk_storage_map",
-            "what an agent that was killed knew of sockets",
-        ),
-    ] {
-        let result = load_iterator(&mut ebpf, &btf, program, target);
+    for iterator in ITERATORS.iter().chain([&CARRY_TAGS]) {
+        let result = iterator.load(&mut ebpf, &btf);
         probes.push(Probe {
-            what: format!("load iter/{target} ({program})"),
+            what: format!("load iter/{} ({})", iterator.target, iterator.program),
             result: result
                 .map(|()| "loaded".to_owned())
                 .map_err(|error| format!("{error:#}")),
-            means: gives.to_owned(),
+            means: iterator.gives.to_owned(),
             remedy: None,
             required: true,
         });

@@ -15,7 +15,9 @@ use procid_common::{
 use zerocopy::FromBytes as _;
 
 use super::{
-    iterate, iterator, lineage, load_iterator,
+    iterate,
+    iterators::{CARRY_TAGS, iterator},
+    lineage,
     pins::{self, Left},
     policy::{Earlier, Since},
 };
@@ -36,8 +38,7 @@ pub(super) fn take_over(ebpf: &mut Ebpf, btf: &Btf, cgroup: u64) -> Earlier {
     if alike.is_empty() {
         return earlier;
     }
-    let target = "bpf_sk_storage_map";
-    if let Err(error) = load_iterator(ebpf, btf, "carry_tags", target) {
+    if let Err(error) = CARRY_TAGS.load(ebpf, btf) {
         tracing::warn!("the tags of sockets cannot be taken over: {error:#}");
         return earlier;
     }
@@ -55,7 +56,7 @@ pub(super) fn take_over(ebpf: &mut Ebpf, btf: &Btf, cgroup: u64) -> Earlier {
 fn tags(ebpf: &Ebpf, left: &Left) -> io::Result<()> {
     let tags = left.map("TAGS")?;
     let over = iterate::Over::Map(tags.fd().as_fd());
-    iterate::rows(iterator(ebpf, "carry_tags")?, over).map(drop)
+    iterate::rows(iterator(ebpf, CARRY_TAGS.program)?, over).map(drop)
 }
 
 fn hashes(ebpf: &mut Ebpf, left: &Left) -> io::Result<()> {
