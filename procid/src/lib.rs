@@ -3,10 +3,11 @@
 //! Data flows one way: [`kernel`] (hooks, ring buffer) → [`decode`] →
 //! [`identity`] and [`connections`] (what is known) → [`agent`] (joins them
 //! into [`records`]) → stdout, [`api`]. [`cli`] holds the commands. [`policy`]
-//! flows the other way: file → rules → tables → [`kernel`].
+//! flows the other way: file → rules → tables → [`kernel`]. [`gate`] holds an
+//! execution up until its file's hash is known.
 //!
-//! `records`, `flow`, `decode`, `identity`, `connections`, `policy` and `snapshot` need
-//! no eBPF and never import aya; `cargo xtask test` checks that.
+//! `records`, `flow`, `decode`, `identity`, `connections`, `policy`, `snapshot`
+//! and `gate` need no eBPF and never import aya; `cargo xtask test` checks that.
 
 pub mod agent;
 pub mod api;
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod connections;
 pub mod decode;
 pub mod flow;
+pub mod gate;
 pub mod identity;
 pub mod kernel;
 pub mod policy;

@@ -15,6 +15,7 @@ mod explain;
 mod files;
 mod flows;
 mod forged;
+mod gate;
 mod identity;
 mod lineage;
 mod load;

@@ -6,6 +6,7 @@
 //! | [`by`] | which thread or process of a program acts |
 //! | [`enter`] | other users, namespaces, roots and mounts, then another program |
 //! | [`memfd`] | runs itself from a file that has no name |
+//! | [`gate`] | holds executions up until their file is hashed |
 //! | [`hand`] | sockets that pass from one image to another |
 //! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
@@ -22,6 +23,7 @@
 mod bench;
 mod by;
 mod enter;
+mod gate;
 mod hand;
 mod hide;
 mod hold;
@@ -54,6 +56,11 @@ enum Program {
     Enter(enter::Enter),
     /// Run this program from a memfd
     Memfd(memfd::Memfd),
+    /// Hold executions on a file system up until their file is hashed
+    Gate(gate::Gate),
+    /// The watchdog of `gate`
+    #[command(hide = true, name = procid::gate::WATCH)]
+    GateWatch,
     /// Pass a socket from one image to another
     Hand(hand::Hand),
     /// The other end of what `hand` and `hide` do
@@ -104,6 +111,8 @@ fn main() -> anyhow::Result<()> {
         Program::Udp(udp) => udp.run(),
         Program::Enter(enter) => enter.run(),
         Program::Memfd(memfd) => memfd.run(),
+        Program::Gate(gate) => gate.run(),
+        Program::GateWatch => Ok(procid::gate::watch::run()?),
         Program::Hand(hand) => hand.run(),
         Program::HandPeer(peer) => peer.run(),
         Program::HandUser(user) => user.run(),

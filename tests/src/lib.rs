@@ -7,6 +7,7 @@
 //! | [`listener`] | the other end of its connections |
 //! | [`program`] | runs of the test program |
 //! | [`scratch`] | the files that are run |
+//! | [`gate`] | an exec gate on a file system of the test's own |
 //! | [`cgroup`] | the cgroup they run in |
 //! | [`agent`] | runs of procid |
 //! | [`records`] | the records that it writes |
@@ -16,6 +17,7 @@
 pub mod agent;
 pub mod attribution;
 pub mod cgroup;
+pub mod gate;
 pub mod listener;
 pub mod program;
 pub mod records;

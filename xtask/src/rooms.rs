@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The modules of `procid` that need no kernel.
-const ROOMS: [&str; 7] = [
+const ROOMS: [&str; 8] = [
     "records",
     "flow",
     "decode",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 7] = [
     "connections",
     "policy",
     "snapshot",
+    "gate",
 ];
 
 /// A path that leads from a room to the kernel.

@@ -67,6 +67,9 @@ enum Command {
     Status(status::Status),
     Doctor(doctor::Doctor),
     Unload(unload::Unload),
+    /// The exec gate's watchdog; started by the agent
+    #[command(hide = true, name = crate::gate::WATCH)]
+    GateWatch,
 }
 
 /// The flag that says where the agent is, for the commands that ask it.
@@ -90,6 +93,11 @@ pub fn main() -> ExitCode {
             Command::Status(status) => status.execute(),
             Command::Doctor(doctor) => doctor.execute(),
             Command::Unload(unload) => unload.execute(),
+            Command::GateWatch => crate::gate::watch::run()
+                .map(|()| Code::Done)
+                .map_err(|error| {
+                    Failure::refused(format!("the exec gate's watchdog ends: {error}"))
+                }),
         },
         Err(error) => not_a_command(&error),
     };
