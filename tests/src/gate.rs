@@ -1,6 +1,7 @@
 //! An exec gate in a process of its own, on a file system that nobody else has.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::Write as _,
     os::fd::AsFd as _,
@@ -11,7 +12,6 @@ use std::{
 };
 
 use procid::identity::hash::{Inspect as _, statx::Statx};
-use procid_common::image::FileState;
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     process::{Pid, Signal, kill_process},
@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `procid-testprog gate` prints of a state that it published.
 #[must_use]
-pub fn line_of(state: &FileState, sha256: &[u8]) -> String {
+pub fn line_of(state: &impl fmt::Debug, sha256: &[u8]) -> String {
     let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("published {state:?} {hex}")
 }
