@@ -4,6 +4,7 @@ use std::{
     io::{self, BufRead as _, Write as _},
     path::PathBuf,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -13,6 +14,10 @@ use procid::{
     identity::hash::statx::Statx,
 };
 use procid_tests::gate::line_of;
+
+/// How long a state takes to be published: long enough to find out an execution
+/// that went on before.
+const PUBLISHING: Duration = Duration::from_millis(5);
 
 /// Prints `ready`, then a line for each state published; for each line on
 /// stdin what it has counted; ends with stdin.
@@ -36,7 +41,10 @@ impl Gate {
             config,
             Marks::Only(vec![self.on]),
             Arc::new(Statx),
-            |state, sha256| say(&line_of(state, sha256)),
+            |state, sha256| {
+                thread::sleep(PUBLISHING);
+                say(&line_of(state, sha256));
+            },
         )?;
         say("ready");
         for _ in io::stdin().lock().lines() {

@@ -157,6 +157,10 @@ impl Group {
     /// # Errors
     ///
     /// Of write(2). The execution then still waits.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the descriptor is closed after the answer, and its number free again"
+    )]
     pub(super) fn allow(&self, file: OwnedFd) -> io::Result<()> {
         let response = Response {
             fd: file.as_raw_fd(),

@@ -201,7 +201,7 @@ impl Gate {
                 let (wake, woken) = UnixStream::pair()?;
                 gate.wake = Some(wake);
                 gate.spawn("procid-gate-mounts", move || {
-                    marker.follow(&changes, &woken)
+                    marker.follow(&changes, &woken);
                 })?;
             }
             (None, Some(error)) => return Err(error),
