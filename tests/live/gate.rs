@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procid_tests::gate::{Gate, line_of_file, on_own_file_system};
+use procid_tests::{
+    gate::{Gate, line_of_file, on_own_file_system},
+    scratch::test_program,
+};
 use rustix::process::{Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(1);
@@ -274,5 +277,19 @@ fn a_leased_file_does_not_hold_up_the_others() {
         run(&other);
         assert!(begun.elapsed() < AT_ONCE);
         assert!(gate.said(&line_of_file(&other)));
+    });
+}
+
+#[test]
+fn a_file_system_mounted_later_is_gated_too() {
+    on_own_file_system(|place| {
+        let output = Command::new(test_program())
+            .args(["gate-host", "--on"])
+            .arg(place)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told, "first\nlater\n", "{error}");
     });
 }

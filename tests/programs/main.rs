@@ -7,6 +7,7 @@
 //! | [`enter`] | other users, namespaces, roots and mounts, then another program |
 //! | [`memfd`] | runs itself from a file that has no name |
 //! | [`gate`] | holds executions up until their file is hashed |
+//! | [`gate_host`] | the same on every file system of a host of its own |
 //! | [`hand`] | sockets that pass from one image to another |
 //! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
@@ -24,6 +25,7 @@ mod bench;
 mod by;
 mod enter;
 mod gate;
+mod gate_host;
 mod hand;
 mod hide;
 mod hold;
@@ -58,6 +60,9 @@ enum Program {
     Memfd(memfd::Memfd),
     /// Hold executions on a file system up until their file is hashed
     Gate(gate::Gate),
+    /// The same on every file system of a host of its own
+    #[command(hide = true)]
+    GateHost(gate_host::GateHost),
     /// The watchdog of `gate`
     #[command(hide = true, name = procid::gate::WATCH)]
     GateWatch,
@@ -112,6 +117,7 @@ fn main() -> anyhow::Result<()> {
         Program::Enter(enter) => enter.run(),
         Program::Memfd(memfd) => memfd.run(),
         Program::Gate(gate) => gate.run(),
+        Program::GateHost(host) => host.run(),
         Program::GateWatch => Ok(procid::gate::watch::run()?),
         Program::Hand(hand) => hand.run(),
         Program::HandPeer(peer) => peer.run(),

@@ -196,6 +196,9 @@ impl Gate {
             answers,
         };
         let refused = marker.mark()?;
+        if !gate.is_open() {
+            return Err(io::Error::other("the exec gate's watchdog has ended"));
+        }
         match (changes, refused) {
             (Some(changes), _) => {
                 let (wake, woken) = UnixStream::pair()?;
