@@ -176,7 +176,9 @@ pub struct KnownFile {
     pub sha256: [u8; 32],
     /// One of [`known`].
     pub kind: u32,
-    pub reserved: u32,
+    /// 1: the exec gate has hashed it, and whoever executes it in this state
+    /// was held up until then.
+    pub gated: u32,
 }
 
 const _: () = assert!(size_of::<KnownFile>() == 40);

@@ -51,6 +51,15 @@ pub struct Fork {
 
 const _: () = assert!(size_of::<Fork>() == 208);
 
+/// How the hash of an exec's file is known inside exec.
+pub mod hashed {
+    pub const NO: u32 = 0;
+    /// The kernel computed it for this exec.
+    pub const KERNEL: u32 = 1;
+    /// The exec gate computed it before the exec was let go on.
+    pub const GATED: u32 = 2;
+}
+
 /// [`crate::event::kind::EXEC`] and [`crate::event::kind::TASK_ROW`].
 ///
 /// After it come `path_len` bytes of path components, each a byte of length
@@ -63,9 +72,9 @@ pub struct Exec {
     pub header: Header,
     pub image: ImageRecord,
     pub actor: Actor,
-    /// The file's hash where the kernel computed it; zero otherwise.
+    /// The file's hash where it is known; zero otherwise.
     pub sha256: [u8; 32],
-    /// 1 when `sha256` was computed by the kernel for this exec.
+    /// One of [`hashed`].
     pub hashed: u32,
     pub path_len: u32,
     pub args_len: u32,

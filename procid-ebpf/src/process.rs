@@ -31,7 +31,7 @@ use aya_log_ebpf::warn;
 use procid_common::{
     event::{Header, Loss, Twice, kind},
     image::{Directory, FileState, ImageId, ImageRecord, flags, known},
-    process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX, SCRIPT_MAX},
+    process::{ARGS_MAX, Exec, Exit, Fork, PATH_MAX, SCRIPT_MAX, hashed},
 };
 
 use crate::{
@@ -175,11 +175,11 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
         flags: 0,
     };
     let measured_by = bpf_get_current_pid_tgid();
-    scratch.event.hashed = 0;
+    scratch.event.hashed = hashed::NO;
     if let Some(hash) = MEASURED.get_ptr(measured_by) {
         // SAFETY: the entry is this task's, written earlier in this exec.
         scratch.event.sha256 = unsafe { *hash };
-        scratch.event.hashed = 1;
+        scratch.event.hashed = hashed::KERNEL;
         let _ = MEASURED.remove(measured_by);
     } else {
         scratch.event.sha256 = [0; 32];
@@ -207,11 +207,16 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
     };
     let _ = IMAGES.remove(previous);
     remember(&scratch.event.image);
-    if scratch.event.hashed != 0 {
+    if scratch.event.hashed != hashed::NO {
         remember_hash(id, &scratch.event.sha256);
     } else if let Some(known) = KNOWN_FILES.get_ptr(scratch.event.image.exe) {
         // SAFETY: a map value, written whole by the agent.
-        remember_hash(id, unsafe { &(*known).sha256 });
+        let known = unsafe { &*known };
+        if known.gated != 0 {
+            scratch.event.sha256 = known.sha256;
+            scratch.event.hashed = hashed::GATED;
+        }
+        remember_hash(id, &known.sha256);
     }
     inherit(previous, id, false);
     forget(previous);

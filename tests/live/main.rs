@@ -28,5 +28,6 @@ mod programs;
 mod scripts;
 mod start;
 mod storm;
+mod unseen;
 mod use_cases;
 mod who;

@@ -37,15 +37,11 @@ impl Gate {
             limit: Duration::from_millis(self.limit),
             ..Config::default()
         };
-        let gate = gate::Gate::open(
-            config,
-            Marks::Only(vec![self.on]),
-            Arc::new(Statx),
-            |state, sha256| {
-                thread::sleep(PUBLISHING);
-                say(&line_of(state, sha256));
-            },
-        )?;
+        let gate = gate::Gate::open(config, Arc::new(Statx), |state, sha256, _| {
+            thread::sleep(PUBLISHING);
+            say(&line_of(state, sha256));
+        })?;
+        gate.watch(Marks::Only(vec![self.on]))?;
         say("ready");
         for _ in io::stdin().lock().lines() {
             say(&format!("{:?} open: {}", gate.counts(), gate.is_open()));

@@ -92,14 +92,10 @@ fn be_host(root: &Path) -> Result<()> {
 
     let published = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&published);
-    let gate = Gate::open(
-        Config::default(),
-        Marks::Host,
-        Arc::new(Statx),
-        move |_, _| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        },
-    )?;
+    let gate = Gate::open(Config::default(), Arc::new(Statx), move |_, _, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    })?;
+    gate.watch(Marks::Host)?;
     let runs_hashed = |path: String| -> Result<bool> {
         fs::copy("/bin/true", &path)?;
         let mut file = OpenOptions::new().append(true).open(&path)?;

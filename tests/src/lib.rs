@@ -24,4 +24,5 @@ pub mod records;
 pub mod scratch;
 pub mod stage;
 pub mod truth;
+pub mod unseen;
 pub mod way;

@@ -10,3 +10,4 @@ mod backends;
 mod crowd;
 mod outlive;
 mod scripts;
+mod unseen;

@@ -14,6 +14,7 @@ use super::policy::{
 };
 use crate::{
     flow::Query,
+    gate,
     records::{Record, Uncovered},
 };
 
@@ -163,8 +164,57 @@ pub struct Status {
     pub policy_generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
+    /// Absent: there is none, or none is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_gate: Option<GateStatus>,
     /// Capabilities kept after attaching.
     pub capabilities: Vec<String>,
+}
+
+/// The gate that hashes programs before they run: what it has done since the
+/// agent began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateStatus {
+    /// It holds programs up now, because a policy asks for hashes.
+    pub stands: bool,
+    /// Executions that asked; an interpreter or a loader asks for itself.
+    pub executions: u64,
+    /// Files read, hashed and told to the programs.
+    pub hashed: u64,
+    /// Executions of files hashed before.
+    pub cached: u64,
+    /// Let go on without a hash, by reason: too large or on a file system that
+    /// is not trusted; with a writer, or changed meanwhile; not answered in time;
+    /// too many at once.
+    pub skipped: u64,
+    pub unproven: u64,
+    pub timed_out: u64,
+    pub passed: u64,
+    /// Times that the kernel's queue was full, and asked about nothing.
+    pub overflows: u64,
+    /// Executions denied by the kernel, which could not open their file.
+    pub unopened: u64,
+    /// File systems with programs that it does not stand before.
+    pub unmarked: u64,
+}
+
+impl GateStatus {
+    pub const fn of(stands: bool, counts: &gate::Counts) -> Self {
+        Self {
+            stands,
+            executions: counts.events,
+            hashed: counts.hashed,
+            cached: counts.cached,
+            skipped: counts.skipped,
+            unproven: counts.unproven,
+            timed_out: counts.timed_out,
+            passed: counts.passed,
+            overflows: counts.overflows,
+            unopened: counts.unopened,
+            unmarked: counts.unmarked,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use procid_common::image::{ImageId, flags};
+use procid_common::image::{FileState, ImageId, KnownFile, flags, known};
 use tokio::sync::mpsc;
 
 use super::{
     clock::{Clock, sample},
     engine::{Engine, Setup, Work},
-    handle::{Handle, Question, Status},
+    handle::{GateStatus, Handle, Question, Status},
     origin::{Origin, OriginError},
     policy::{Manager, ask::Refusal},
     settings::{PolicyFile, Settings},
@@ -31,9 +31,11 @@ use crate::{
     },
     kernel::{AttachError, Kernel, Options, Report, Ring},
 };
+use gate::Guard;
 use govern::Waiting;
 use output::Output;
 
+mod gate;
 mod govern;
 mod output;
 mod toolchain;
@@ -112,6 +114,7 @@ pub fn run(
     let denials = kernel
         .take_denials()
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring of denials is taken")))?;
+    let gate = Guard::new(&settings.exec_gate, &kernel);
     let capabilities = on_attached().map_err(RunError::Ready)?;
     let accounts = kernel.take_accounts()?;
     let engine = Engine::new(Setup {
@@ -137,6 +140,7 @@ pub fn run(
         denied: Vec::new(),
         engine,
         manager,
+        gate,
         pool,
         scripts,
         read_scripts,
@@ -171,6 +175,7 @@ struct Agent<W> {
     engine: Engine,
     /// Where there is none, why.
     manager: Result<Manager, String>,
+    gate: Guard,
     pool: Pool,
     scripts: Reader,
     read_scripts: Receiver<ImageId>,
@@ -353,16 +358,14 @@ impl<W: Write> Agent<W> {
                 },
                 Work::Given(file, sha256, path) => {
                     let path = path.as_deref();
-                    let runs_scripts = path.is_some_and(runs_scripts);
-                    self.kernel.is_known(&file, sha256, runs_scripts);
+                    self.tell_known(&file, sha256, path);
                 }
                 Work::Settled(request, sha256) => {
                     let kept = self.pool.lookup(&request);
                     let is_kept = matches!(kept, Some(FileHash::Known { sha256: kept, .. }) if kept == sha256);
                     if is_kept && request.flags & flags::FILE_KNOWN == 0 {
                         let path = request.path.as_deref();
-                        let runs_scripts = path.is_some_and(runs_scripts);
-                        self.kernel.is_known(&request.file, sha256, runs_scripts);
+                        self.tell_known(&request.file, sha256, path);
                     }
                 }
                 Work::Hashed(id, sha256) => {
@@ -384,6 +387,20 @@ impl<W: Write> Agent<W> {
             self.out.put(&record).map_err(RunError::Output)?;
         }
         self.out.flush().map_err(RunError::Output)
+    }
+
+    fn tell_known(&self, file: &FileState, sha256: [u8; 32], path: Option<&[u8]>) {
+        let kind = if path.is_some_and(runs_scripts) {
+            known::INTERPRETER
+        } else {
+            known::PLAIN
+        };
+        let known = KnownFile {
+            sha256,
+            kind,
+            gated: 0,
+        };
+        self.kernel.known_files().tell(file, known);
     }
 
     fn counts(&self) -> Vec<Event> {
@@ -452,6 +469,11 @@ impl<W: Write> Agent<W> {
         status.capabilities.clone_from(&self.capabilities);
         status.degraded = degraded(self.kernel.report(), &status);
         status.degraded.extend(self.kernel.pins_wrong());
+        status.degraded.extend(self.gate.wrong());
+        status.exec_gate = self
+            .gate
+            .counts()
+            .map(|(stands, counts)| GateStatus::of(stands, &counts));
         self.put_policy_status(&mut status);
         status.healthy = status.degraded.is_empty();
         status

@@ -30,6 +30,17 @@ pub struct PolicyFile {
     pub text: String,
 }
 
+/// Whether programs are hashed before they run, while a policy asks for hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ExecGate {
+    /// On every local file system, where the kernel does not hash inside exec.
+    #[default]
+    Auto,
+    Off,
+    /// On the file system that is mounted there.
+    On(PathBuf),
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Records on stdout as NDJSON, else as table lines.
@@ -39,6 +50,7 @@ pub struct Settings {
     /// The cgroup v2 directory to attach to; `None`: the root, wherever mounted.
     pub cgroup: Option<PathBuf>,
     pub backend: Backend,
+    pub exec_gate: ExecGate,
     pub args: Args,
     pub update_every: Duration,
     /// `None`: the policy last applied, if there is one.

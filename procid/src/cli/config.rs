@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{SOCKET, failure::Failure, policy};
 use crate::{
-    agent::settings::{Args, Backend, Settings},
+    agent::settings::{Args, Backend, ExecGate, Settings},
     time,
 };
 
@@ -40,6 +40,12 @@ pub struct Options {
     /// Which hooks may be used [default: auto].
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
+    /// Hash programs before they run, while a policy asks for hashes: auto (where
+    /// the kernel does not), off, or where the one file system is mounted whose
+    /// programs are [default: auto].
+    #[arg(long, value_name = "auto|off|MOUNT", value_parser = exec_gate)]
+    #[serde(deserialize_with = "exec_gate_text")]
+    exec_gate: Option<ExecGate>,
     /// What is kept of command lines, which hold secrets [default: full].
     #[arg(long, value_enum)]
     args: Option<ArgsName>,
@@ -112,6 +118,7 @@ impl Options {
                 .or(file.backend)
                 .unwrap_or(BackendName::Auto)
                 .into(),
+            exec_gate: self.exec_gate.or(file.exec_gate).unwrap_or_default(),
             args: match self.args.or(file.args) {
                 None | Some(ArgsName::Full) => Args::Full,
                 Some(ArgsName::None) => Args::None,
@@ -151,6 +158,22 @@ fn update_every(text: &str) -> Result<Duration, String> {
         return Err("give a second or more, such as 30s or 5m".to_owned());
     }
     Ok(span)
+}
+
+fn exec_gate(text: &str) -> Result<ExecGate, String> {
+    match text {
+        "auto" => Ok(ExecGate::Auto),
+        "off" => Ok(ExecGate::Off),
+        _ if text.starts_with('/') => Ok(ExecGate::On(text.into())),
+        _ => Err("give auto, off, or the path of a mount".to_owned()),
+    }
+}
+
+fn exec_gate_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ExecGate>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    exec_gate(&text).map(Some).map_err(D::Error::custom)
 }
 
 fn span_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -44,6 +44,34 @@ impl Status {
     }
 }
 
+fn gate_line(gate: &handle::GateStatus) -> String {
+    let stands = if gate.stands {
+        "stands"
+    } else {
+        "rests: no policy asks for hashes"
+    };
+    let mut line = format!(
+        "{stands}; {}, {} hashed, {} known",
+        count(gate.executions, "execution"),
+        gate.hashed,
+        gate.cached
+    );
+    for (passed, why) in [
+        (gate.skipped, "let go on: too large or not trusted"),
+        (gate.unproven, "let go on: with a writer, or changed"),
+        (gate.timed_out, "let go on: no answer in time"),
+        (gate.passed, "let go on: too many at once"),
+        (gate.overflows, "overflows of the kernel's queue"),
+        (gate.unopened, "denied: the kernel could not open the file"),
+        (gate.unmarked, "file systems that it does not stand before"),
+    ] {
+        if passed > 0 {
+            line.push_str(&format!(", {passed} {why}"));
+        }
+    }
+    line
+}
+
 fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
     let health = if status.healthy {
         "healthy"
@@ -105,6 +133,9 @@ fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
         "hash queue    {}",
         count(status.hash_queue as u64, "file")
     )?;
+    if let Some(gate) = &status.exec_gate {
+        writeln!(out, "exec gate     {}", gate_line(gate))?;
+    }
     for (name, fill) in &status.fill {
         writeln!(
             out,

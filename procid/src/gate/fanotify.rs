@@ -112,6 +112,28 @@ impl Group {
         Ok(())
     }
 
+    /// Takes all marks away.
+    ///
+    /// # Errors
+    ///
+    /// Of fanotify_mark(2).
+    pub(super) fn unmark(&self) -> io::Result<()> {
+        // SAFETY: without a path, which a flush does not look at.
+        let flushed = unsafe {
+            libc::fanotify_mark(
+                self.0.as_raw_fd(),
+                libc::FAN_MARK_FLUSH | libc::FAN_MARK_FILESYSTEM,
+                0,
+                libc::AT_FDCWD,
+                std::ptr::null(),
+            )
+        };
+        if flushed < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// The next event; `None` when there is none now, or its file has a write
     /// lease.
     ///

@@ -25,13 +25,15 @@ pub(super) mod order {
     pub(in super::super) const ALLOW: u64 = 2;
     /// Mark the file system of the descriptor.
     pub(in super::super) const MARK: u64 = 3;
+    /// Mark none any more.
+    pub(in super::super) const UNMARK: u64 = 4;
 }
 
 /// Kinds of [`News`].
 pub(super) mod news {
     /// Execution number `value` waits; the descriptor is its file.
     pub(in super::super) const WAITS: u64 = 1;
-    /// The answer to the one MARK under way: `value` is 0 or an errno.
+    /// The answer to the one MARK or UNMARK under way: `value` is 0 or an errno.
     pub(in super::super) const MARKED: u64 = 2;
     /// Nothing but the tally.
     pub(in super::super) const TALLY: u64 = 3;

@@ -18,6 +18,7 @@
 //! | [`link`] | what it and the agent say to each other |
 //! | [`fanotify`] | the calls |
 //! | [`mounts`] | which file systems |
+//! | [`marker`] | the thread that has them marked, from when it is asked to |
 //! | [`pool`] | the threads that hash |
 //! | [`writers`] | whether anybody could still write to a file |
 //!
@@ -27,30 +28,27 @@
 
 use std::{
     fmt, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use procid_common::image::FileState;
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair},
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
 };
 
 use crate::identity::hash::Inspect;
 
 mod fanotify;
 mod link;
+mod marker;
 mod mounts;
 mod pool;
 pub mod watch;
@@ -60,6 +58,7 @@ pub use mounts::Marks;
 
 use fanotify::Group;
 use link::{News, Order, news, order};
+use marker::Commands;
 use pool::{Bounds, Intake, Pool};
 
 /// The hidden command that a program with a gate runs [`watch::run`] as.
@@ -123,8 +122,7 @@ pub struct Gate {
     shared: Arc<Shared>,
     pool: Option<Pool>,
     watchdog: Child,
-    /// Its end tells the marker to end.
-    wake: Option<UnixStream>,
+    marker: Option<Commands>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -136,11 +134,24 @@ struct Shared {
     open: AtomicBool,
 }
 
+/// Whether this kernel has permission events on executions.
+///
+/// # Errors
+///
+/// Of fanotify_init(2) and fanotify_mark(2).
+pub fn probe() -> io::Result<()> {
+    let group = Group::new()?;
+    // A mark that meets nobody: no program lies on sysfs. (procfs refuses it.)
+    let place = std::fs::File::open("/sys/kernel")?;
+    group.mark(place.as_fd())
+}
+
 impl Gate {
-    /// Opens a gate before the file systems of `marks`.
+    /// Makes a gate, which stands before nothing until it is told to
+    /// [`watch`](Self::watch).
     ///
-    /// `publish` gets each inode state with the SHA-256 of its content, before
-    /// the execution that asked goes on; for one state often more than once,
+    /// `publish` gets each inode state with the SHA-256 of its content, and the
+    /// file, before the execution that asked goes on; for one state often more than once,
     /// and from several threads. It must not wait for anything that might
     /// execute a program.
     ///
@@ -150,13 +161,11 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// fanotify refused, a watchdog that does not start, a mount table that
-    /// cannot be read, a file system of [`Marks::Only`] that cannot be marked.
+    /// fanotify refused, a watchdog or a thread that does not start.
     pub fn open(
         config: Config,
-        marks: Marks,
         inspect: Arc<dyn Inspect>,
-        publish: impl Fn(&FileState, &[u8; 32]) + Send + Sync + 'static,
+        publish: impl Fn(&FileState, &[u8; 32], BorrowedFd<'_>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (socket, watchdog) = start_watchdog(config.limit)?;
         let shared = Arc::new(Shared {
@@ -170,7 +179,7 @@ impl Gate {
             shared,
             pool: None,
             watchdog,
-            wake: None,
+            marker: None,
             threads: Vec::new(),
         };
         let link = Arc::clone(&gate.shared);
@@ -188,29 +197,39 @@ impl Gate {
         let shared = Arc::clone(&gate.shared);
         gate.spawn("procid-gate", move || shared.receive(&intake, &marked))?;
 
-        // Before the first look at the table, so that no change is missed.
-        let changes = marks.changes()?;
-        let marker = Marker {
-            shared: Arc::clone(&gate.shared),
-            marks,
-            answers,
-        };
-        let refused = marker.mark()?;
-        if !gate.is_open() {
+        let (commands, marker) = marker::new(Arc::clone(&gate.shared), answers)?;
+        gate.marker = Some(commands);
+        gate.spawn("procid-gate-marks", move || marker.run())?;
+        Ok(gate)
+    }
+
+    /// Stands before the file systems of `marks` from now on; before no others.
+    ///
+    /// # Errors
+    ///
+    /// A mount table that cannot be read, a file system of [`Marks::Only`] that
+    /// cannot be marked, a watchdog that has ended.
+    pub fn watch(&self, marks: Marks) -> io::Result<()> {
+        self.command(Some(marks))
+    }
+
+    /// Stands before none.
+    ///
+    /// # Errors
+    ///
+    /// A watchdog that has ended, and then stands before none.
+    pub fn rest(&self) -> io::Result<()> {
+        self.command(None)
+    }
+
+    fn command(&self, marks: Option<Marks>) -> io::Result<()> {
+        if !self.is_open() {
             return Err(io::Error::other("the exec gate's watchdog has ended"));
         }
-        match (changes, refused) {
-            (Some(changes), _) => {
-                let (wake, woken) = UnixStream::pair()?;
-                gate.wake = Some(wake);
-                gate.spawn("procid-gate-mounts", move || {
-                    marker.follow(&changes, &woken);
-                })?;
-            }
-            (None, Some(error)) => return Err(error),
-            (None, None) => {}
+        match &self.marker {
+            Some(marker) => marker.command(marks),
+            None => Err(io::Error::other("the exec gate is closed")),
         }
-        Ok(gate)
     }
 
     /// What it has done so far.
@@ -251,7 +270,7 @@ impl Drop for Gate {
     fn drop(&mut self) {
         // The watchdog ends, and so does the receiver. Fails when it had ended.
         let _ = shutdown(&self.shared.socket, Shutdown::Both);
-        self.wake = None;
+        self.marker = None;
         let start = Instant::now();
         while matches!(self.watchdog.try_wait(), Ok(None)) {
             if start.elapsed() > WATCHDOG_LIMIT {
@@ -355,72 +374,5 @@ impl Shared {
         self.open.store(false, Ordering::Relaxed);
         // Should this side have ended first, the other must not wait for it.
         let _ = shutdown(&self.socket, Shutdown::Both);
-    }
-}
-
-/// Has the watchdog mark file systems.
-struct Marker {
-    shared: Arc<Shared>,
-    marks: Marks,
-    answers: Receiver<u64>,
-}
-
-impl Marker {
-    /// Marks all there are now; those marked already are marked again, for a
-    /// device number may have gone to another file system. Returns the last
-    /// refusal.
-    fn mark(&self) -> io::Result<Option<io::Error>> {
-        let found = self.marks.places()?;
-        let mut unmarked = found.unmarked;
-        let mut refused = None;
-        for place in found.places {
-            if let Err(error) = self.mark_one(&place) {
-                unmarked += 1;
-                refused = Some(error);
-            }
-        }
-        self.shared.unmarked.store(unmarked, Ordering::Relaxed);
-        Ok(refused)
-    }
-
-    fn mark_one(&self, place: &OwnedFd) -> io::Result<()> {
-        while self.answers.try_recv().is_ok() {}
-        let order = Order {
-            kind: order::MARK,
-            value: 0,
-        };
-        link::send(self.shared.socket.as_fd(), &order, Some(place.as_fd()))?;
-        let answer = self.answers.recv_timeout(WATCHDOG_LIMIT);
-        match answer.map_err(|_| io::Error::other("the exec gate's watchdog does not answer"))? {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(
-                i32::try_from(errno).unwrap_or(libc::EIO),
-            )),
-        }
-    }
-
-    /// Marks what is mounted later, until `woken` ends.
-    fn follow(&self, changes: &std::fs::File, woken: &UnixStream) {
-        while self.shared.open.load(Ordering::Relaxed) {
-            let mut fds = [
-                PollFd::new(changes, PollFlags::PRI),
-                PollFd::new(woken, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "the exec gate cannot follow new mounts");
-                    return;
-                }
-            }
-            if !fds[1].revents().is_empty() {
-                return;
-            }
-            match self.mark() {
-                Ok(None) => {}
-                Ok(Some(error)) => tracing::debug!(%error, "a file system cannot be marked"),
-                Err(error) => tracing::warn!(%error, "the exec gate cannot see new mounts"),
-            }
-        }
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,8 +30,8 @@ use crate::identity::hash::{
 /// How long a writer is given to close before it is looked for again.
 const WRITER_PAUSE: Duration = Duration::from_millis(2);
 
-/// Takes a state and the hash of its content.
-pub(super) type Publish = Box<dyn Fn(&FileState, &[u8; 32]) + Send + Sync>;
+/// Takes a state, the hash of its content, and a file that has it.
+pub(super) type Publish = Box<dyn Fn(&FileState, &[u8; 32], BorrowedFd<'_>) + Send + Sync>;
 /// Lets the execution of that number go on.
 pub(super) type Allow = Box<dyn Fn(u64) + Send + Sync>;
 
@@ -183,7 +183,7 @@ impl Intake {
             drop(state);
             count(&shared.tally.cached);
             // Again: who keeps what is published may have made room meanwhile.
-            (shared.publish)(&seen, &sha256);
+            (shared.publish)(&seen, &sha256, file.as_fd());
             return (shared.allow)(number);
         }
         if let Some(job) = state.jobs.get_mut(&seen) {
@@ -224,7 +224,7 @@ impl Shared {
                 state.cache.put(seen, sha256);
                 drop(state);
                 count(&self.tally.hashed);
-                (self.publish)(&seen, &sha256);
+                (self.publish)(&seen, &sha256, file.as_fd());
             } else {
                 drop(state);
                 count(&self.tally.unproven);

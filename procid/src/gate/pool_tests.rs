@@ -36,7 +36,7 @@ impl Setting {
         let pool = Pool::new(
             bounds,
             Arc::new(inspect),
-            Box::new(move |_, sha256| published.send(Did::Published(*sha256)).unwrap()),
+            Box::new(move |_, sha256, _| published.send(Did::Published(*sha256)).unwrap()),
             Box::new(move |number| sender.send(Did::Allowed(number)).unwrap()),
         );
         Self {

@@ -230,6 +230,7 @@ impl Watch<'_> {
             match (order.kind, descriptor) {
                 (order::ALLOW, _) => self.answer(order.value)?,
                 (order::MARK, place) => self.mark(place),
+                (order::UNMARK, _) => self.has_marked(self.group.unmark()),
                 _ => return Err(io::Error::other("an order that is not known")),
             }
         }
@@ -251,6 +252,10 @@ impl Watch<'_> {
         let marked = place
             .ok_or(Errno::BADF.into())
             .and_then(|place| self.group.mark(place.as_fd()));
+        self.has_marked(marked);
+    }
+
+    fn has_marked(&self, marked: io::Result<()>) {
         let errno = match marked {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),

@@ -17,7 +17,7 @@ use std::{
 
 use procid_common::{
     image::{FileState, ImageId, flags},
-    process::{Exit, Fork},
+    process::{Exit, Fork, hashed},
 };
 
 use super::{
@@ -278,13 +278,14 @@ impl Images {
             known(record.parent)
         };
         let parent = parent.or_else(|| self.images.get(&previous?)?.parent);
-        let hash = if event.hashed == 1 {
-            FileHash::Known {
-                sha256: event.sha256,
-                grade: Grade::Kernel,
-            }
-        } else {
-            no_hash_yet(record.flags)
+        let known = |grade| FileHash::Known {
+            sha256: event.sha256,
+            grade,
+        };
+        let hash = match event.hashed {
+            hashed::KERNEL => known(Grade::Kernel),
+            hashed::GATED => known(Grade::Gated),
+            _ => no_hash_yet(record.flags),
         };
         let script = Script::of(&facts);
         Image {

@@ -7,6 +7,7 @@
 //! | [`iterators`] | what each iterator is for |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
 //! | [`asked`] | decisions asked for without an act |
+//! | [`known`] | files whose hash is known |
 //! | [`losses`] | what the kernel side lost |
 //! | [`accounts`] | the programs' accounts of datagram destinations |
 //! | [`uncovered`] | ways out that nothing attached here sees |
@@ -28,12 +29,12 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, RingBuf},
+    maps::{Array, Map, MapData, RingBuf},
     programs::links::FdLink,
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use procid_common::image::{FileState, ImageId, KnownFile, flags, known};
+use procid_common::image::{ImageId, flags};
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
@@ -61,6 +62,7 @@ pub mod btf;
 mod hooks;
 mod iterate;
 mod iterators;
+mod known;
 mod lineage;
 mod losses;
 mod pins;
@@ -70,6 +72,7 @@ mod ring;
 mod takeover;
 mod uncovered;
 
+pub use known::KnownFiles;
 pub use pins::{Unloaded, unload};
 pub use policy::Policies;
 pub use probe::{Probe, probe};
@@ -111,7 +114,7 @@ pub struct Kernel {
     args: Args,
     clock: Array<MapData, u64>,
     losses: Losses,
-    known_files: HashMap<MapData, [u8; size_of::<FileState>()], [u8; size_of::<KnownFile>()]>,
+    known_files: KnownFiles,
     inspector: Arc<iterate::Inspector>,
     tags: OwnedFd,
     image_hashes: ImageHashes,
@@ -136,6 +139,8 @@ pub struct Report {
     pub uncovered: Vec<Uncovered>,
     /// The bytes, errors and users of sends and receives are seen.
     pub lengths: bool,
+    /// The kernel hashes files inside exec.
+    pub hashes: bool,
 }
 
 /// Why nothing could be attached: one sentence with its remedy.
@@ -197,7 +202,7 @@ impl Kernel {
             earlier,
             clock: take_map(&mut ebpf, "CLOCK")?,
             losses: Losses::take(&mut ebpf)?,
-            known_files: take_map(&mut ebpf, "KNOWN_FILES")?,
+            known_files: KnownFiles::take(&mut ebpf)?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             tags: map_fd(&ebpf, "TAGS")?,
             image_hashes: ImageHashes::take(&mut ebpf)?,
@@ -372,23 +377,9 @@ impl Kernel {
         }
     }
 
-    /// Says that the hash of this state of a file is known: execs of it need
-    /// not wake the agent, unless it runs a script.
-    pub fn is_known(&mut self, file: &FileState, sha256: [u8; 32], runs_scripts: bool) {
-        let known = KnownFile {
-            sha256,
-            kind: if runs_scripts {
-                known::INTERPRETER
-            } else {
-                known::PLAIN
-            },
-            reserved: 0,
-        };
-        let value: [u8; size_of::<KnownFile>()] = zerocopy::transmute!(known);
-        let state: [u8; size_of::<FileState>()] = zerocopy::transmute!(*file);
-        if let Err(error) = self.known_files.insert(state, value, 0) {
-            tracing::warn!(%error, "the programs cannot be told of a known file");
-        }
+    /// Files whose hash the programs are told.
+    pub fn known_files(&self) -> &KnownFiles {
+        &self.known_files
     }
 
     fn set_clock(&mut self) {
@@ -561,6 +552,7 @@ fn attach_hooks(
     }
     .to_owned();
     report.lengths = attached(&report, &LENGTHS) || attached(&report, &STAND_INS);
+    report.hashes = attached(&report, &["lsm.s/bprm_committed_creds"]);
     let sight = Sight {
         cgroup: cgroup.is_some(),
         is_part: options.cgroup.is_some(),

@@ -13,7 +13,7 @@ use super::{
     kept_maps, load,
     pins::{self, Pins},
 };
-use crate::agent::settings::Backend;
+use crate::{agent::settings::Backend, gate};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -132,7 +132,28 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             .map_err(|error| error.to_string()),
         required: false,
     });
+    probes.push(exec_gate());
     probes
+}
+
+fn exec_gate() -> Probe {
+    let result = gate::probe();
+    Probe {
+        what: "hold executions up (fanotify, FAN_OPEN_EXEC_PERM)".to_owned(),
+        means: if result.is_ok() {
+            "where IMA does not hash inside exec: a file's hash is known before it runs"
+        } else {
+            "without it, and without IMA: a program never seen before is judged by unknown_hash"
+        }
+        .to_owned(),
+        remedy: result.is_err().then(|| {
+            "a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS, and CAP_SYS_ADMIN".to_owned()
+        }),
+        result: result
+            .map(|()| "allowed".to_owned())
+            .map_err(|error| error.to_string()),
+        required: false,
+    }
 }
 
 fn remedy(hook: &hooks::Hook, lsm: bool) -> String {

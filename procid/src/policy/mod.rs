@@ -44,6 +44,17 @@ pub struct Policy {
     pub sha256: [u8; 32],
 }
 
+impl Policy {
+    /// Whether any rule asks for a hash.
+    pub fn asks_hash(&self) -> bool {
+        self.rules.iter().any(|rule| {
+            let process = &rule.process;
+            let mut others = process.parents.iter().chain(&process.ancestors);
+            !process.sha256.is_empty() || others.any(|it| matches!(it, Matcher::Sha256(_)))
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Enforce,

@@ -20,10 +20,7 @@ use super::{
     ask::{Apply, Refusal},
     kernel,
 };
-use crate::{
-    policy::{Matcher, Policy},
-    records::words,
-};
+use crate::{policy::Policy, records::words};
 
 /// Most processes above one that are looked at.
 const ANCESTORS_MAX: usize = 64;
@@ -117,11 +114,13 @@ impl Manager {
         let Ok((source, _)) = self.read(&request.text, &request.file) else {
             return false;
         };
-        source.policy.rules.iter().any(|rule| {
-            let process = &rule.process;
-            let mut others = process.parents.iter().chain(&process.ancestors);
-            !process.sha256.is_empty() || others.any(|it| matches!(it, Matcher::Sha256(_)))
-        })
+        source.policy.asks_hash()
+    }
+
+    /// Whether what is in force does.
+    pub(in crate::agent) fn asks_hash_now(&self) -> bool {
+        let in_force = self.in_force.as_ref();
+        in_force.is_some_and(|it| it.policy.asks_hash())
     }
 }
 

@@ -86,18 +86,25 @@ impl<W: Write> Agent<W> {
     }
 
     /// What is in force outlives this agent from now on, and what an earlier one
-    /// left in force does not stand beside it; says why not.
-    fn hold(&mut self) -> Option<String> {
-        let is_any = matches!(&self.manager, Ok(manager) if manager.in_force().is_some());
+    /// left in force does not stand beside it. Programs are hashed before they
+    /// run if it asks for hashes. Says what of that is not so.
+    fn hold(&mut self) -> Vec<String> {
+        let (is_any, asks_hash) = match &self.manager {
+            Ok(manager) => (manager.in_force().is_some(), manager.asks_hash_now()),
+            Err(_) => (false, false),
+        };
+        let mut warnings = Vec::from_iter(self.gate.stand(asks_hash));
         if !is_any {
             self.kernel.unpin();
-            return None;
+            return warnings;
         }
         let held = self.kernel.pin().and_then(|()| self.kernel.supersede());
-        let error = held.err()?;
-        Some(format!(
-            "this policy does not outlive the agent as it should: {error}"
-        ))
+        warnings.extend(
+            held.err().map(|error| {
+                format!("this policy does not outlive the agent as it should: {error}")
+            }),
+        );
+        warnings
     }
 
     /// Where hashes of ancestors have become known, decisions go by them.
@@ -145,10 +152,10 @@ impl<W: Write> Agent<W> {
         };
         let engine = &self.engine;
         let lapses = manager.tick(engine.now(), || engine.family());
-        if !lapses.is_empty()
-            && let Some(warning) = self.hold()
-        {
-            tracing::warn!("{warning}");
+        if !lapses.is_empty() {
+            for warning in self.hold() {
+                tracing::warn!("{warning}");
+            }
         }
         for lapse in lapses {
             let news = match lapse {
@@ -176,6 +183,11 @@ impl<W: Write> Agent<W> {
             return;
         };
         let asks_hash = manager.asks_hash(apply);
+        if asks_hash && !apply.dry_run {
+            // Before the wait: what is run from now on needs none. Why it cannot
+            // is said with the answer.
+            let _said_later = self.gate.stand(true);
+        }
         let since_ns = boot_now_ns();
         self.changes.push_back(Waiting {
             change,
@@ -197,10 +209,10 @@ impl<W: Write> Agent<W> {
                 return;
             };
             let mut changed = self.change(&next.change, next.caller);
-            if let Ok(changed) = &mut changed
-                && next.asks_hash
-            {
-                changed.unhashed = self.engine.unhashed();
+            match &mut changed {
+                Ok(changed) if next.asks_hash => changed.unhashed = self.engine.unhashed(),
+                Ok(_) => {}
+                Err(_) => drop(self.hold()),
             }
             // Who asked may have gone meanwhile.
             let _gone = next.answer.send(changed);
