@@ -6,6 +6,8 @@ use std::{fs, path::Path};
 use procid_tests::{
     gate::on_own_file_system,
     listener,
+    names::{Name, change_nothing},
+    records::text,
     scratch::Image,
     stage::Stage,
     unseen::{denies, judged_at_the_first_connect, run_copy},
@@ -22,6 +24,50 @@ fn the_first_connect_of_a_new_file_is_judged_by_its_hash() {
     on_own_file_system(|place| {
         judged_at_the_first_connect(gated(place), place, 1_000, "gated");
     });
+}
+
+#[test]
+fn another_name_changes_nothing() {
+    on_own_file_system(|place| {
+        let names = [Name::Renamed, Name::HardLink, Name::BindMount];
+        change_nothing(&gated(place), place, &names);
+    });
+}
+
+/// No gate reaches a file in memory: it is unknown until it has been hashed,
+/// after it started.
+#[test]
+fn a_copy_in_memory_is_unknown_until_it_is_hashed() {
+    const RUNS: usize = 100;
+    let to = listener::Tcp::on("127.0.0.1:0");
+    let address = to.address().to_string();
+    let mut stage = Stage::new();
+    let denied = Image::copy_to(&stage.scratch.path().join("denied"));
+    stage.apply(&denies(&denied, to.address().port(), "deny"), &[]);
+    let copy = ["memfd", "--", "copy", "connect", "--to", &address];
+    for _ in 0..RUNS {
+        let acts = stage.start_file(&denied.path, copy).finish().acts;
+        assert_eq!(acts[0].error, Some(EPERM));
+    }
+    let knocker = stage.start(["memfd", "--", "copy", "knock", "--to", &address]);
+    let pid = knocker.pid();
+    let connects = stage.agent.until(|records| {
+        let mut connects = records.of_action("connect");
+        connects.any(|record| {
+            record
+                .pointer("/process/pid")
+                .and_then(serde_json::Value::as_u64)
+                == Some(pid.into())
+                && text(record, "/event/outcome") == "success"
+        })
+    });
+    assert!(connects, "its hash is known, and not the one denied");
+    assert!(knocker.finish().knocks.unwrap().done > 0);
+    let records = stage.agent.stop();
+    for record in records.denials() {
+        let rule = text(record, "/rule/name");
+        assert!(["listed", "unknown_hash"].contains(&&*rule), "{rule}");
+    }
 }
 
 /// An allow by hash stops letting a file through when one byte of it changes.

@@ -7,8 +7,12 @@ mod page;
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    num::NonZero,
+    panic::resume_unwind,
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread::{self, ScopedJoinHandle, available_parallelism},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -47,11 +51,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if wanted("live") {
         outcomes.push(test::part("live", live));
     }
-    for kernel in kernels::TESTED.into_iter().filter(|kernel| wanted(kernel)) {
-        outcomes.push(test::part(&format!("vm {kernel}"), |summaries| {
-            on_kernel(kernel, None, summaries)
-        }));
-    }
+    let in_vms: Vec<_> = kernels::TESTED
+        .into_iter()
+        .filter(|it| wanted(it))
+        .collect();
+    outcomes.extend(on_kernels(&in_vms, None));
     if args.write {
         write(&outcomes)?;
     } else {
@@ -92,13 +96,42 @@ pub(crate) fn live(summaries: &mut Summaries) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Every path on a kernel in a virtual machine, after another test suite, if
-/// one is given, in the same machine.
-///
+/// Every path on kernels in virtual machines, as many at once as this host has
+/// processors, after another test suite, if one is given, in the same machines.
+pub(crate) fn on_kernels(kernels: &[&str], suite: Option<&str>) -> Vec<Outcome> {
+    let at_once = available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(kernels.len());
+    let next = AtomicUsize::new(0);
+    let machine = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(kernel) = kernels.get(index) else {
+                return outcomes;
+            };
+            let output = Summaries::labelled(format!("{kernel:<5}| "));
+            let outcome = test::part_among(&format!("vm {kernel}"), output, |summaries| {
+                on_kernel(kernel, suite, summaries)
+            });
+            outcomes.push((index, outcome));
+        }
+    };
+    let mut outcomes: Vec<_> = thread::scope(|scope| {
+        let machines: Vec<_> = (0..at_once).map(|_| scope.spawn(machine)).collect();
+        let ended = machines.into_iter().map(ScopedJoinHandle::join);
+        ended
+            .flat_map(|outcomes| outcomes.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
 /// # Errors
 ///
 /// When the suite fails, or a record is missing or wrong.
-pub(crate) fn on_kernel(
+fn on_kernel(
     kernel: &str,
     suite: Option<&str>,
     summaries: &mut Summaries,

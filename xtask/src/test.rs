@@ -61,12 +61,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         outcomes.push(part("live conformance", conformance::live));
     }
     if wanted(Part::Vm) {
-        for kernel in kernels::TESTED {
-            let name = format!("vm {kernel}");
-            outcomes.push(part(&name, |summaries| {
-                conformance::on_kernel(kernel, Some("vm"), summaries)
-            }));
-        }
+        outcomes.extend(conformance::on_kernels(&kernels::TESTED, Some("vm")));
     }
     if wanted(Part::Live) || wanted(Part::Vm) {
         outcomes.push(part("conformance table", |_| conformance::check(&outcomes)));
@@ -79,9 +74,19 @@ pub(crate) fn part(
     name: &str,
     run: impl FnOnce(&mut Summaries) -> Result<Option<String>>,
 ) -> Outcome {
+    part_among(name, Summaries::default(), run)
+}
+
+/// As [`part`], beside others whose output goes to the same place: `summaries`
+/// says whose each line is.
+pub(crate) fn part_among(
+    name: &str,
+    mut summaries: Summaries,
+    run: impl FnOnce(&mut Summaries) -> Result<Option<String>>,
+) -> Outcome {
     println!("==== {name}");
-    let mut summaries = Summaries::default();
     let result = run(&mut summaries);
+    summaries.show_rest();
     if let Err(error) = &result {
         println!("{name}: {error:#}");
     }
@@ -170,9 +175,22 @@ pub(crate) struct Summaries {
     cells: Vec<String>,
     /// A line that has not ended yet.
     partial: Vec<u8>,
+    /// Before each line, of a part that runs beside others.
+    label: Option<String>,
+    /// Of such a part, what is shown when its line ends.
+    held: Vec<u8>,
 }
 
 impl Summaries {
+    /// Of a part that runs beside others: its lines are shown whole, each after
+    /// `label`.
+    pub(crate) fn labelled(label: String) -> Self {
+        Self {
+            label: Some(label),
+            ..Self::default()
+        }
+    }
+
     /// Runs `command` and takes its stdout.
     ///
     /// # Errors
@@ -208,10 +226,34 @@ impl Summaries {
     ///
     /// When stdout is closed.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let shown = self.keep(bytes);
+        let shown = self.show(bytes);
         let mut stdout = io::stdout().lock();
         stdout.write_all(&shown)?;
         stdout.flush()
+    }
+
+    /// Keeps what is to be kept and returns what can be shown now.
+    fn show(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = self.keep(bytes);
+        if let Some(label) = &self.label {
+            self.held.append(&mut shown);
+            let whole = self.held.iter().rposition(|&byte| byte == b'\n');
+            let rest = self.held.split_off(whole.map_or(0, |end| end + 1));
+            for line in self.held.split_inclusive(|&byte| byte == b'\n') {
+                shown.extend_from_slice(label.as_bytes());
+                shown.extend_from_slice(line);
+            }
+            self.held = rest;
+        }
+        shown
+    }
+
+    /// Shows a line that never ended: it may name the test that hung.
+    fn show_rest(&mut self) {
+        if !self.held.is_empty() {
+            // The outcome is told all the same.
+            let _closed = self.take(b"\n");
+        }
     }
 
     /// Keeps what is to be kept and returns what is to be shown: all but the
@@ -263,6 +305,16 @@ mod tests {
             assert_eq!(summaries.lines, ["test result: ok. 2 passed"]);
             assert_eq!(summaries.cells, [r#"{"path":"x"}"#]);
         }
+    }
+
+    #[test]
+    fn lines_of_parts_that_run_at_once_are_shown_whole() {
+        let mut summaries = Summaries::labelled("7.3  | ".to_owned());
+        let pieces = ["a\nb", "c\n", "{\"path\":\"x\"}\nd", "\n"];
+        let shown: Vec<_> = pieces
+            .map(|piece| String::from_utf8(summaries.show(piece.as_bytes())).unwrap())
+            .into();
+        assert_eq!(shown, ["7.3  | a\n", "7.3  | bc\n", "", "7.3  | d\n"]);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Job {
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let nonce = format!("procid-{:x}-{:x}", process::id(), now.as_nanos());
-        let initramfs = Temporary(dir.join(format!("initramfs-{}.cpio", process::id())));
+        let initramfs = Temporary(dir.join(format!("initramfs-{kernel}-{}.cpio", process::id())));
         self.write_initramfs(&image, &initramfs.0, &nonce, now)?;
         let guest = Guest {
             kernel: &image,
