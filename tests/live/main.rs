@@ -19,6 +19,7 @@ mod gate;
 mod identity;
 mod lineage;
 mod load;
+mod lockout;
 mod names;
 mod open;
 mod outlive;

@@ -18,6 +18,8 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 /// Between two tries, so that what is told of them does not fill a disk, and
 /// what is sent no buffer.
 const PAUSE: Duration = Duration::from_micros(20);
+/// Longest wait for the other end to take a byte.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Knock {
@@ -27,6 +29,9 @@ pub(crate) struct Knock {
     /// Connect once, and let a forked child send on that connection instead
     #[arg(long)]
     speak: bool,
+    /// Let that child wait for a byte on stdin before
+    #[arg(long, requires = "speak")]
+    wait: bool,
 }
 
 impl Knock {
@@ -36,11 +41,18 @@ impl Knock {
         }
         let mut stream = TcpStream::connect(self.to).context("connect")?;
         stream.write_all(b"o")?;
+        // What is dropped fills the buffer in the end.
+        stream.set_write_timeout(Some(PATIENCE))?;
         // SAFETY: this process has one thread, so that its child may go on as it
         // would.
         match unsafe { libc::fork() } {
             -1 => Err(std::io::Error::last_os_error().into()),
-            0 => knock(|| stream.write_all(b"s")),
+            0 => {
+                if self.wait {
+                    std::io::stdin().read_exact(&mut [0])?;
+                }
+                knock(|| stream.write_all(b"s"))
+            }
             child => {
                 waitpid(Pid::from_raw(child), WaitOptions::empty())?;
                 Ok(())

@@ -14,6 +14,7 @@
 //! | [`launch`] | runs another program |
 //! | [`load`] | many connections of one process |
 //! | [`knock`] | tries the same thing until it is told to end |
+//! | [`shell`] | a remote shell |
 //! | [`hold`] | as many, all open at one time |
 //! | [`way`] | every way out, with its own other end |
 //! | [`bench`] | loops whose cost is measured |
@@ -34,6 +35,7 @@ mod launch;
 mod load;
 mod memfd;
 mod scan;
+mod shell;
 mod storm;
 mod tcp;
 mod udp;
@@ -92,6 +94,8 @@ enum Program {
     Knock(knock::Knock),
     /// Send datagrams to very many destinations
     Scan(scan::Scan),
+    /// Give whoever connects a shell
+    Shell(shell::Shell),
     /// Open many connections and keep them
     Hold(hold::Hold),
     /// Use the network in one way, with an other end of its own
@@ -130,6 +134,7 @@ fn main() -> anyhow::Result<()> {
         Program::Launch(launch) => launch.run(),
         Program::Knock(knock) => knock.run(),
         Program::Scan(scan) => scan.run(),
+        Program::Shell(shell) => shell.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),
         Program::WayPeer(peer) => peer.run(),

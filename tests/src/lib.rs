@@ -19,6 +19,7 @@ pub mod attribution;
 pub mod cgroup;
 pub mod gate;
 pub mod listener;
+pub mod lockout;
 pub mod names;
 pub mod program;
 pub mod records;

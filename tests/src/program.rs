@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -96,6 +97,18 @@ impl Program {
         }
     }
 
+    /// Where it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it ends without saying so.
+    pub fn listens(&mut self) -> SocketAddr {
+        match self.line() {
+            Some(Line::Listens(told)) => told.listens,
+            other => panic!("no address but {other:?}"),
+        }
+    }
+
     fn line(&mut self) -> Option<Line> {
         let mut line = String::new();
         let length = self.stdout.read_line(&mut line).expect("a report");
@@ -117,6 +130,7 @@ impl Program {
                 Line::Lived(lived) => report.lived.push(lived),
                 Line::Summary(summary) => report.summary = Some(summary),
                 Line::Knocks(knocks) => report.knocks = Some(knocks),
+                Line::Listens(told) => panic!("another address: {told:?}"),
             }
         }
         let status = self.child.wait().expect("a child can be waited for");

@@ -154,6 +154,12 @@ pub struct Knocks {
     pub failed: u64,
 }
 
+/// Where a server listens; its first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listens {
+    pub listens: SocketAddr,
+}
+
 /// A line of a program's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -162,6 +168,7 @@ pub enum Line {
     Lived(Lived),
     Summary(Summary),
     Knocks(Knocks),
+    Listens(Listens),
 }
 
 /// Writes one line of a report to stdout, in one write(2), so that lines of

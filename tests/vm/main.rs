@@ -8,6 +8,7 @@
 
 mod backends;
 mod crowd;
+mod lockout;
 mod outlive;
 mod scripts;
 mod unseen;
