@@ -20,7 +20,7 @@ use crate::{
     kernel::{Kptr, offset},
     maps::{ExecScratch, IMAGES, TASK_SCRATCH},
     policy::lineage::find,
-    process::describe,
+    process::{describe, refused},
     socket::counts,
     tag::{carry_tag, tag_found},
 };
@@ -78,7 +78,9 @@ fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
     scratch.event.hashed = 0;
     describe(task, scratch, kind::TASK_ROW)?;
     // The hooks may have seen this image already: theirs stands (BPF_NOEXIST).
-    let _ = IMAGES.insert(id, &scratch.event.image, 1);
+    if IMAGES.insert(id, &scratch.event.image, 1).is_err() && IMAGES.get_ptr(id).is_none() {
+        refused();
+    }
     let len = scratch.event.header.len as usize;
     if len > size_of::<ExecScratch>() {
         return None;

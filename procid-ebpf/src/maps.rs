@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use procid_common::{
@@ -26,6 +26,11 @@ pub(crate) static EVENTS: RingBuf<u8, { 8 << 20 }> = RingBuf::new();
 /// Live images.
 #[btf_map]
 pub(crate) static IMAGES: HashMap<ImageId, ImageRecord, 65_536> = HashMap::new();
+
+/// Not 0: [`IMAGES`] has had no room for an image. One that is not there may be
+/// it, and what its process says of its file is then not taken for true.
+#[btf_map]
+pub(crate) static IMAGES_REFUSED: Array<u32, 1> = Array::new();
 
 /// What procid knows of a socket, freed with it.
 #[btf_map]
@@ -119,7 +124,7 @@ pub(crate) static TASK_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new()
 
 /// Realtime minus boottime in nanoseconds, refreshed by the agent; 0: unknown.
 #[btf_map]
-pub(crate) static CLOCK: aya_ebpf::btf_maps::Array<u64, 1> = aya_ebpf::btf_maps::Array::new();
+pub(crate) static CLOCK: Array<u64, 1> = Array::new();
 
 /// What was lost, by [`Loss`].
 #[btf_map]

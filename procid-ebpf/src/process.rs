@@ -39,8 +39,8 @@ use crate::{
     identity::{PF_KTHREAD, current_image, describe_actor, image_of, task_flags},
     kernel::{Kptr, Object, Typed, is_set, offset, setting},
     maps::{
-        EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, KNOWN_FILES, MEASURED, NO_WAKEUP,
-        RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, not_repeated, repeated,
+        EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, IMAGES_REFUSED, KNOWN_FILES,
+        MEASURED, NO_WAKEUP, RING_FULLISH, SCRIPTS, WAKE_UP, emit, lost, not_repeated, repeated,
     },
     policy::{
         lineage::{forget, inherit},
@@ -504,7 +504,17 @@ fn remember_hash(image: ImageId, sha256: &[u8; 32]) {
 #[inline(always)]
 fn remember(image: &ImageRecord) {
     if IMAGES.insert(image.id, image, 0).is_err() {
-        lost(Loss::ImagesFull);
+        refused();
+    }
+}
+
+/// [`IMAGES`] has no room for an image.
+#[inline(always)]
+pub(crate) fn refused() {
+    lost(Loss::ImagesFull);
+    if let Some(refused) = IMAGES_REFUSED.get_ptr_mut(0) {
+        // SAFETY: a map value, that is only ever set to this.
+        unsafe { core::ptr::write_volatile(refused, 1) };
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod commands;
 mod connections;
+mod crowd;
 mod cut;
 mod decisions;
 mod elsewhere;

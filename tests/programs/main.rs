@@ -15,6 +15,7 @@
 //! | [`load`] | many connections of one process |
 //! | [`knock`] | tries the same thing until it is told to end |
 //! | [`shell`] | a remote shell |
+//! | [`crowd`] | very many processes, all alive at one time |
 //! | [`hold`] | as many, all open at one time |
 //! | [`way`] | every way out, with its own other end |
 //! | [`bench`] | loops whose cost is measured |
@@ -24,6 +25,7 @@
 
 mod bench;
 mod by;
+mod crowd;
 mod enter;
 mod gate;
 mod gate_host;
@@ -96,6 +98,8 @@ enum Program {
     Scan(scan::Scan),
     /// Give whoever connects a shell
     Shell(shell::Shell),
+    /// Start very many processes, of which some connect
+    Crowd(crowd::Crowd),
     /// Open many connections and keep them
     Hold(hold::Hold),
     /// Use the network in one way, with an other end of its own
@@ -135,6 +139,7 @@ fn main() -> anyhow::Result<()> {
         Program::Knock(knock) => knock.run(),
         Program::Scan(scan) => scan.run(),
         Program::Shell(shell) => shell.run(),
+        Program::Crowd(crowd) => crowd.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),
         Program::WayPeer(peer) => peer.run(),

@@ -97,6 +97,18 @@ impl Program {
         }
     }
 
+    /// How many of its tries went how, so far.
+    ///
+    /// # Panics
+    ///
+    /// When it ends without saying so.
+    pub fn knocks(&mut self) -> Knocks {
+        match self.line() {
+            Some(Line::Knocks(knocks)) => knocks,
+            other => panic!("no answers but {other:?}"),
+        }
+    }
+
     /// Where it listens.
     ///
     /// # Panics

@@ -116,6 +116,8 @@ pub(super) struct Scratch {
     /// The file that image was run from.
     pub(super) exe_ino: u64,
     pub(super) exe_dev: u32,
+    /// 1: that is certain.
+    pub(super) exe_known: u32,
     /// 1: there is one.
     pub(super) has_file: u32,
     /// 1: its name is asked for, and can be; 1: it is known, or not asked for.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     identity::image_of,
     kernel::{Kptr, offset},
-    maps::{IMAGES, lost},
+    maps::{IMAGES, IMAGES_REFUSED, lost},
 };
 
 /// Puts what the image of the current task satisfies under the policy of a slot
@@ -148,6 +148,7 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
     scratch.asks_name = 0;
     scratch.exe_dev = 0;
     scratch.exe_ino = 0;
+    scratch.exe_known = 1;
     scratch.has_file = 0;
     let Some(file) = scratch
         .task
@@ -160,6 +161,7 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
     scratch.named = file;
     let Some((dev, ino, generation)) = inode_of(file) else {
         scratch.path_known = 0;
+        scratch.exe_known = 0;
         return 0;
     };
     scratch.exe_dev = dev;
@@ -171,12 +173,27 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
         same = exe.ino == ino && exe.dev == dev && exe.generation == generation;
         scratch.exe_dev = exe.dev;
         scratch.exe_ino = exe.ino;
+        // Of a child whose parent's was not known.
+        scratch.exe_known = u32::from(exe.ino != 0);
+    } else if images_are_missing() {
+        same = false;
+        scratch.exe_known = 0;
     }
     if head.flags & flags::ASKS_PATH != 0 {
         scratch.asks_name = u32::from(same);
         scratch.path_known = u32::from(same);
     }
     1
+}
+
+/// Whether an image that [`IMAGES`] does not have may be one that it had no
+/// room for.
+#[inline(always)]
+fn images_are_missing() -> bool {
+    IMAGES_REFUSED
+        .get_ptr(0)
+        // SAFETY: a map value, one plain word.
+        .is_some_and(|refused| unsafe { core::ptr::read_volatile(refused) } != 0)
 }
 
 #[inline(always)]
@@ -222,6 +239,16 @@ extern "C" fn procid_by_inode(at: u32, slot: u32) -> u32 {
         return 0;
     };
     if head.flags & flags::ASKS_INODE == 0 {
+        return 1;
+    }
+    if scratch.exe_known == 0 {
+        each(|word| {
+            let yes = scratch.subject.yes[word] & head.no_inode[word];
+            put(&mut scratch.subject.yes[word], yes);
+            let others = &mut scratch.lineage;
+            put(&mut others.maybe_as_ancestor[word], u64::MAX);
+            put(&mut others.maybe_as_parent[word], u64::MAX);
+        });
         return 1;
     }
     let inode = INODES.get_ptr(InodeKey {
