@@ -29,7 +29,7 @@ use crate::{
         hash::{Answer, FileHash, pool::Pool, settle::boot_now_ns},
         script::{interpreters::runs_scripts, reader::Reader},
     },
-    kernel::{AttachError, Kernel, Options, Report, Ring},
+    kernel::{AttachError, Kernel, Options, Report, Ring, heap},
 };
 use gate::Guard;
 use govern::Waiting;
@@ -237,6 +237,7 @@ impl<W: Write> Agent<W> {
         self.engine
             .start(rows, held.into_iter().flatten().collect());
         self.engine.ready(self.kernel.report());
+        heap::give_back();
         self.settle()
     }
 

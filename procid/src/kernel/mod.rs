@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
+//! | [`heap`] | memory that was needed to begin |
 //! | [`iterators`] | what each iterator is for |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
 //! | [`asked`] | decisions asked for without an act |
@@ -59,6 +60,7 @@ use uncovered::Sight;
 mod accounts;
 mod asked;
 pub mod btf;
+pub mod heap;
 mod hooks;
 mod iterate;
 mod iterators;

@@ -124,7 +124,8 @@ pub(crate) fn live(programs: &Programs, cgroup: &Cgroup, count: u32) -> Result<L
     eprintln!("{count} live connections");
     let agent = Agent::start(&programs.procid, cgroup)?;
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let holders: Vec<_> = shares(count, descriptors.saturating_sub(SPARE) / 2)
+    // Both ends of each are here, and are two to the agent.
+    let holders: Vec<_> = shares(count / 2, descriptors.saturating_sub(SPARE) / 2)
         .map(|share| {
             let mut command = Command::new(&programs.testprog);
             command.args(["hold", "--count", &share.to_string()]);

@@ -157,7 +157,6 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
         && earlier.action != Action::Audit
         && earlier.ingress == later.ingress
         && process.kernel == other.kernel
-        && wider(&process.executables, &other.executables, file_within)
         && wider(&process.sha256, &other.sha256, PartialEq::eq)
         && wider(&process.inodes, &other.inodes, PartialEq::eq)
         && wider(&process.uids, &other.uids, range_within)
@@ -181,6 +180,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
             &to.networks,
             |wide: &IpNet, narrow| wide.contains(narrow),
         )
+        && wider(&process.executables, &other.executables, file_within)
 }
 
 /// Whether each value of a field is within one of another rule's field, which
@@ -207,6 +207,8 @@ fn file_within(wide: &Files, narrow: &Files) -> bool {
             path != directory && path.starts_with(directory)
         }
         (Files::Below(directory), Files::Below(path)) => path.starts_with(directory),
-        (Files::Exact(_), _) => wide == narrow,
+        // Word for word: each rule of a policy is held to each.
+        (Files::Exact(wide), Files::Exact(narrow)) => wide.as_os_str() == narrow.as_os_str(),
+        (Files::Exact(_), Files::Below(_)) => false,
     }
 }
