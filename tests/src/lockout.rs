@@ -53,6 +53,17 @@ impl Session {
     }
 }
 
+/// The other end of the session is on this host too, where an agent may judge
+/// every process.
+fn deny_all_but_this_client() -> String {
+    let client = std::env::current_exe().expect("a path");
+    format!(
+        "mode = \"enforce\"\ndefault = \"deny\"\n\n\
+         [[rule]]\nname = \"client\"\naction = \"allow\"\nprocess = {{ executable = \"{}\" }}\n",
+        client.display()
+    )
+}
+
 /// Whoever applies `default = "deny"` over a connection that he made to the
 /// host goes on working there, comes again, and can take it back.
 ///
@@ -70,7 +81,7 @@ pub fn the_session_that_applies_it_lives(stage: &Stage) {
     assert!(status == 0 && said.contains("\"error\":null"), "{said}");
 
     let deny = stage.scratch.path().join("deny.toml");
-    fs::write(&deny, "mode = \"enforce\"\ndefault = \"deny\"\n").expect("a file");
+    fs::write(&deny, deny_all_but_this_client()).expect("a file");
     let procid = |arguments: &str| {
         let (program, socket) = (procid(), stage.agent.socket());
         format!(
