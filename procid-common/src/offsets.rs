@@ -102,6 +102,8 @@ offsets! {
     kernfs_node_id: Optional "kernfs_node" ["id"];
     kernfs_node_name: Optional "kernfs_node" ["name"];
     kernfs_node_parent: Optional "kernfs_node" ["__parent", "parent"];
+    kernfs_node_iattr: Optional "kernfs_node" ["iattr"];
+    kernfs_iattrs_uid: Optional "kernfs_iattrs" ["ia_uid"];
 
     cred_uid: Required "cred" ["uid"];
     cred_gid: Required "cred" ["gid"];

@@ -3,7 +3,7 @@
 use procid_common::{
     event::{Header, kind},
     policy::asked::{AskedRow, OpenRow},
-    process::{Exec, Exit, Fork},
+    process::{Actor, Exec, Exit, Fork},
     socket::{Attempt, Close, FileRow, Outcome, SocketRow},
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -28,6 +28,28 @@ pub enum Event {
     FileRow(FileRow),
     AskedRow(Box<AskedRow>),
     OpenRow(OpenRow),
+}
+
+impl Event {
+    /// Who acted, of events that tell it.
+    pub const fn actor(&self) -> Option<&Actor> {
+        match self {
+            Self::Fork(fork) => Some(&fork.actor),
+            Self::Exec(facts) | Self::TaskRow(facts) => Some(&facts.event.actor),
+            Self::Attempt(attempt) | Self::Use(attempt) | Self::Accept(attempt) => {
+                Some(&attempt.actor)
+            }
+            Self::Exit(_)
+            | Self::Outcome(_)
+            | Self::Close(_)
+            | Self::Wire(_)
+            | Self::CountsRow(_)
+            | Self::SocketRow(_)
+            | Self::FileRow(_)
+            | Self::AskedRow(_)
+            | Self::OpenRow(_) => None,
+        }
+    }
 }
 
 /// An exec event with the variable part cut into its pieces.

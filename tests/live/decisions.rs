@@ -1,6 +1,12 @@
 //! The programs in the kernel decide as a plain reading of the policy does.
 
-use std::{fmt::Write as _, net::Ipv4Addr, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use fastrand::Rng;
 use procid::{
@@ -11,6 +17,8 @@ use procid::{
     },
 };
 use procid_tests::{
+    cgroup::v2_root,
+    program::Program,
     records::{Records, text},
     scratch::Image,
     stage::Stage,
@@ -23,12 +31,22 @@ const POLICIES: usize = 40;
 const PROCESSES: usize = 4;
 const DESTINATIONS: usize = 20;
 pub(super) const USERS: [u32; 3] = [0, 7, 65_534];
+/// The container that some of them are in.
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// What rules ask of and acts are made of: so little that they often meet.
 pub(super) struct World<'a> {
     pub(super) random: Rng,
     pub(super) stage: &'a Stage,
     pub(super) images: [&'a Image; 2],
+}
+
+/// What one process did, and who it was.
+struct Acts {
+    image: usize,
+    user: u32,
+    cgroup: PathBuf,
+    acts: Vec<Act>,
 }
 
 impl World<'_> {
@@ -46,7 +64,7 @@ impl World<'_> {
                 "\n[[rule]]\nname = \"rule {number}\"\naction = \"{action}\"\n"
             )
             .unwrap();
-            let process = self.some(5, Self::process_field);
+            let process = self.some(6, Self::process_field);
             let destination = self.some(3, Self::destination_field);
             for (table, fields) in [("process", process), ("destination", destination)] {
                 if !fields.is_empty() {
@@ -82,7 +100,12 @@ impl World<'_> {
             ),
             1 => format!("sha256 = \"{}\"", image.sha256),
             2 => format!("uid = {}", self.one_of(&users)),
-            3 => format!("gid = {}", self.one_of(&users)),
+            // Never beside `executable`: together they are refused.
+            3 => format!(
+                "container = \"{}\"",
+                self.one_of(&[ID.to_owned(), ID[..12].to_owned(), "f".repeat(12)])
+            ),
+            4 => format!("gid = {}", self.one_of(&users)),
             _ => format!(
                 "cgroup = \"{}\"",
                 self.one_of(&[cgroup.display().to_string(), "/another".to_owned()])
@@ -109,7 +132,7 @@ impl World<'_> {
     }
 
     /// One process, to different destinations.
-    fn acts(&mut self) -> (usize, u32, Vec<Act>) {
+    fn acts(&mut self) -> Acts {
         let number = self.random.usize(0..2);
         let image = self.images[number].path.display().to_string();
         let user = USERS[self.random.usize(0..USERS.len())];
@@ -119,19 +142,23 @@ impl World<'_> {
         self.random.shuffle(&mut all);
         let how = self.one_of(&["udp", "udp --connected", "connect"].map(str::to_owned));
         let user_id = user.to_string();
-        let mut arguments = vec!["enter", "--uid", &user_id, "--", &image];
-        arguments.extend(how.split(' '));
-        let to: Vec<_> = all
-            .into_iter()
-            .take(DESTINATIONS)
-            .map(|(host, port)| {
-                SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port)).to_string()
-            })
-            .collect();
-        for to in &to {
-            arguments.extend(["--to", to]);
+        let mut command = Command::new(&self.stage.app.path);
+        command.args(["enter", "--uid", &user_id, "--", &image]);
+        command.args(how.split(' '));
+        for (host, port) in all.into_iter().take(DESTINATIONS) {
+            let to = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port));
+            command.args(["--to", &to.to_string()]);
         }
-        (number, user, self.stage.start(arguments).finish().acts)
+        let mut cgroup = self.stage.cgroup.path().to_owned();
+        if self.random.bool() {
+            cgroup.push(format!("docker-{ID}.scope"));
+        }
+        Acts {
+            image: number,
+            user,
+            acts: Program::spawn_in(&cgroup, command).finish().acts,
+            cgroup,
+        }
     }
 }
 
@@ -140,7 +167,7 @@ fn cgroup(stage: &Stage) -> PathBuf {
 }
 
 /// What is so of an act, in the words of policies.
-fn facts(stage: &Stage, image: &Image, user: u32, act: &Act) -> Facts {
+fn facts(image: &Image, of: &Acts, act: &Act) -> Facts {
     let (major, minor) = image.file.dev.split_once(':').unwrap();
     let inode = Inode {
         major: major.parse().unwrap(),
@@ -169,9 +196,9 @@ fn facts(stage: &Stage, image: &Image, user: u32, act: &Act) -> Facts {
         }),
         socket: None,
         role: Some(Role::Opener),
-        euid: user,
-        egid: user,
-        cgroup: cgroup(stage),
+        euid: of.user,
+        egid: of.user,
+        cgroup: Path::new("/").join(of.cgroup.strip_prefix(v2_root().unwrap()).unwrap()),
         now: 0,
     }
 }
@@ -209,6 +236,7 @@ fn the_programs_decide_as_the_plain_reading_does() {
         stage.wait_for_hash(act.actor.pid, &image.file);
     }
     let images = [&app, &other];
+    fs::create_dir(stage.cgroup.path().join(format!("docker-{ID}.scope"))).unwrap();
     let mut decided = Vec::new();
     for _ in 0..POLICIES {
         let mut world = World {
@@ -220,17 +248,19 @@ fn the_programs_decide_as_the_plain_reading_does() {
         stage.apply(&policy, &[]);
         let parsed = parse(&policy, "policy.toml", &Accounts).unwrap().policy;
         for _ in 0..PROCESSES {
-            let (image, user, acts) = world.acts();
-            assert_eq!(acts.len(), DESTINATIONS);
-            for act in acts {
-                let facts = facts(&stage, images[image], user, &act);
+            let of = world.acts();
+            assert_eq!(of.acts.len(), DESTINATIONS);
+            for act in &of.acts {
+                let facts = facts(images[of.image], &of, act);
                 let rule = denied_by(&parsed, &facts);
                 assert_eq!(
                     act.error == Some(EPERM),
                     rule.is_some(),
-                    "seed {seed}: {rule:?}: {act:?} by user {user}, {policy}"
+                    "seed {seed}: {rule:?}: {act:?} by user {} in {}, {policy}",
+                    of.user,
+                    of.cgroup.display()
                 );
-                decided.push((act, rule));
+                decided.push((act.clone(), rule));
             }
         }
     }

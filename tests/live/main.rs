@@ -8,6 +8,7 @@
 
 mod commands;
 mod connections;
+mod containers;
 mod crowd;
 mod cut;
 mod decisions;

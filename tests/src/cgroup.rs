@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -56,14 +56,23 @@ impl TestCgroup {
     ///
     /// When `cgroup.procs` cannot be opened.
     pub fn holds(&self, command: &mut Command) {
-        let procs: File = OpenOptions::new()
-            .write(true)
-            .open(self.path.join("cgroup.procs"))
-            .expect("cgroup.procs can be opened");
-        // SAFETY: between fork and exec the child calls write(2) on a
-        // descriptor of its own, nothing else. 0 means the writer.
-        unsafe { command.pre_exec(move || (&procs).write_all(b"0")) };
+        start_in(&self.path, command);
     }
+}
+
+/// Lets `command` start in a cgroup.
+///
+/// # Panics
+///
+/// When its `cgroup.procs` cannot be opened.
+pub fn start_in(cgroup: &Path, command: &mut Command) {
+    let procs: File = OpenOptions::new()
+        .write(true)
+        .open(cgroup.join("cgroup.procs"))
+        .expect("cgroup.procs can be opened");
+    // SAFETY: between fork and exec the child calls write(2) on a
+    // descriptor of its own, nothing else. 0 means the writer.
+    unsafe { command.pre_exec(move || (&procs).write_all(b"0")) };
 }
 
 impl Default for TestCgroup {
@@ -118,10 +127,21 @@ fn remove(path: &Path) {
     // 5.14 have no such file; there each test waits for its own.
     let _none = fs::write(path.join("cgroup.kill"), "1");
     for _ in 0..200 {
-        if fs::remove_dir(path).is_ok() {
+        if remove_tree(path).is_ok() {
             return;
         }
         thread::sleep(Duration::from_millis(10));
     }
     eprintln!("{} is left behind", path.display());
+}
+
+/// Removes a cgroup and those below it. Their files go with them.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
 }

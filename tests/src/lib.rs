@@ -9,6 +9,7 @@
 //! | [`scratch`] | the files that are run |
 //! | [`gate`] | an exec gate on a file system of the test's own |
 //! | [`cgroup`] | the cgroup they run in |
+//! | [`containers`] | cgroups named as containers are |
 //! | [`agent`] | runs of procid |
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
@@ -17,6 +18,7 @@
 pub mod agent;
 pub mod attribution;
 pub mod cgroup;
+pub mod containers;
 pub mod gate;
 pub mod listener;
 pub mod lockout;

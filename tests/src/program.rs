@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    cgroup::TestCgroup,
+    cgroup::{TestCgroup, start_in},
     truth::{Act, Knocks, Line, Lived, Summary},
 };
 
@@ -46,8 +46,18 @@ impl Program {
     ///
     /// When the program cannot be started.
     #[must_use]
-    pub fn spawn(cgroup: &TestCgroup, mut command: Command) -> Self {
-        cgroup.holds(&mut command);
+    pub fn spawn(cgroup: &TestCgroup, command: Command) -> Self {
+        Self::spawn_in(cgroup.path(), command)
+    }
+
+    /// The same in a cgroup below a test's own.
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[must_use]
+    pub fn spawn_in(cgroup: &Path, mut command: Command) -> Self {
+        start_in(cgroup, &mut command);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

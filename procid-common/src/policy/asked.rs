@@ -99,7 +99,7 @@ pub struct AskedRow {
     pub descent: Bits,
     /// The same where what is not known is taken for a yes.
     pub maybe_descent: Bits,
-    /// Cgroup and unit.
+    /// Cgroup, unit and container.
     pub cgroup: Bits,
 }
 

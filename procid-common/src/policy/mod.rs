@@ -13,6 +13,7 @@ use crate::image::ImageId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod asked;
+pub mod container;
 pub mod decide;
 
 /// Rules of a policy, temporary ones included.
@@ -147,6 +148,8 @@ pub const FILES: u32 = 1;
 pub const CGROUPS: u32 = 2;
 /// Names of systemd units: one name, at any depth of a cgroup's path.
 pub const UNITS: u32 = 3;
+/// Beginnings of container ids: one name, and one piece.
+pub const CONTAINERS: u32 = 4;
 /// The first id of other nodes.
 pub const FIRST_NODE: u32 = 16;
 
@@ -246,12 +249,13 @@ pub mod flags {
     pub const ASKS_PATH: u32 = 1 << 6;
     pub const ASKS_HASH: u32 = 1 << 7;
     pub const ASKS_INODE: u32 = 1 << 8;
-    /// For a cgroup or a unit.
+    /// For a cgroup, a unit or a container.
     pub const ASKS_CGROUP: u32 = 1 << 9;
     pub const ASKS_ANCESTOR: u32 = 1 << 10;
     pub const ASKS_PARENT: u32 = 1 << 11;
     /// Some rule has `direction = "ingress"`.
     pub const ASKS_INGRESS: u32 = 1 << 12;
+    pub const ASKS_CONTAINER: u32 = 1 << 13;
     /// `ASKS_DIMENSION << Dimension`: some rule asks for it.
     pub const ASKS_DIMENSION: u32 = 1 << 16;
 }
@@ -278,12 +282,14 @@ pub struct Head {
     pub audit: Bits,
     /// Rules that do not ask for a dimension.
     pub unasked: [Bits; Dimension::COUNT],
-    /// Rules that ask for no path, no hash, no inode, no cgroup, no unit.
+    /// Rules that ask for no path, no hash, no inode, no cgroup, no unit, no
+    /// container.
     pub no_path: Bits,
     pub no_hash: Bits,
     pub no_inode: Bits,
     pub no_cgroup: Bits,
     pub no_unit: Bits,
+    pub no_container: Bits,
     /// Rules that ask for no ancestor, no parent.
     pub no_ancestor: Bits,
     pub no_parent: Bits,
@@ -299,7 +305,7 @@ const _: () = assert!(
     size_of::<Head>()
         == 64
             + size_of::<Bits>()
-                * (12 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
+                * (13 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );
 
 /// Key of maps `SUBJECTS` and `LINEAGES`.

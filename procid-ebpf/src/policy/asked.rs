@@ -27,10 +27,10 @@ use procid_common::{
 };
 
 use super::{
-    Question, ask_the_rest, each, is_left_alone,
+    Question, ask_the_rest, each, find_cgroup, is_left_alone,
     maps::{Scratch, give_back, head_at, scratch_at, take},
     outcome, put, role_of,
-    subject::{find_out, find_out_apart, procid_cgroup, procid_keep_cgroup},
+    subject::{find_out, find_out_apart},
 };
 use crate::{
     attempt::act_of_sock,
@@ -116,14 +116,7 @@ fn try_asked(task: Kptr, asked: &Asked, row: &mut AskedRow, scratch: &mut Scratc
     row.exe_dev = scratch.exe_dev;
     row.hash_known = scratch.subject.hash_known as u32;
     each(|word| put(&mut scratch.around[word], u64::MAX));
-    let mut known = procid_cgroup(at, slot);
-    if known == 0 {
-        known = super::procid_cgroup_rules(at, slot);
-        if known != 0 {
-            procid_keep_cgroup(at, slot);
-        }
-    }
-    row.cgroup_known = known;
+    row.cgroup_known = u32::from(find_cgroup(at, slot));
     copy(&mut row.cgroup, &scratch.around);
     row.answer = answer_of(at, slot);
     row.answer.role = asked.role;

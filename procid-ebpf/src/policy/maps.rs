@@ -11,7 +11,7 @@ use procid_common::{
     image::ImageId,
     policy::{
         Bits, EXPIRIES_MAX, Epoch, Fact, HashKey, Head, InodeKey, Lineage, Name, Node, RULES_MAX,
-        SLOTS, Subject, SubjectKey, Uses, asked::Asked, decide::Progress,
+        SLOTS, Subject, SubjectKey, Uses, asked::Asked, container::ID_LEN, decide::Progress,
     },
     socket::Address,
 };
@@ -142,6 +142,9 @@ pub(super) struct Scratch {
     pub(super) cgroup: Bits,
     /// What the units it is in satisfy.
     pub(super) unit: Bits,
+    /// What the container it is in satisfies, and that one's id.
+    pub(super) container: Bits,
+    pub(super) id: [u8; ID_LEN],
     pub(super) name: Name,
     /// A cgroup's name, as far as its length is looked for.
     pub(super) text: [u8; TEXT_MAX],

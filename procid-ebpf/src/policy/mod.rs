@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | this one | the question and the verdict |
 //! | [`subject`] | which rules an image and a cgroup satisfy |
+//! | [`container`] | which container a cgroup is in |
 //! | [`lineage`] | which the images before it satisfy |
 //! | [`names`] | names of files and cgroups, in the tree of the policy's names |
 //! | [`asked`] | the same question, asked by the agent of any task |
@@ -35,11 +36,13 @@ use crate::{
 };
 
 pub(crate) mod asked;
+mod container;
 pub(crate) mod lineage;
 pub(crate) mod maps;
 mod names;
 pub(crate) mod subject;
 
+use container::find_container;
 use maps::{
     ACTIVE, DEADLINES, EPOCHS, FACTS, HEADS, HITS, OWN_ADDRESSES, Scratch, give_back, head_at,
     scratch_at, take,
@@ -285,13 +288,21 @@ fn ask_the_rest(at: u32, slot: u32) -> bool {
             procid_and_value(at, slot);
         }
     }
-    if procid_cgroup(at, slot) == 0 {
-        if procid_cgroup_rules(at, slot) == 0 {
-            return false;
-        }
+    find_cgroup(at, slot) && procid_decide(at, slot) != 0
+}
+
+/// ANDs what the cgroup satisfies to `scratch.around`; false where that could not
+/// be found out.
+#[inline(always)]
+fn find_cgroup(at: u32, slot: u32) -> bool {
+    if procid_cgroup(at, slot) != 0 {
+        return true;
+    }
+    let is_found = procid_cgroup_rules(at, slot) != 0 && find_container(at, slot);
+    if is_found {
         procid_keep_cgroup(at, slot);
     }
-    procid_decide(at, slot) != 0
+    is_found
 }
 
 /// Finds the policy that acts, and puts its slot into the scratch; 0 where it

@@ -16,7 +16,7 @@ use super::{
 use crate::kernel::{Kptr, offset};
 
 /// Depth of a cgroup that is followed.
-const CGROUP_DEPTH_MAX: usize = 16;
+pub(super) const CGROUP_DEPTH_MAX: usize = 16;
 /// A name of the longest kind, in pieces, the empty one at its end included.
 const PIECES_MAX: usize = 4;
 
@@ -148,19 +148,19 @@ fn step(parent: u32, name: Kptr, length: u32, scratch: &mut Scratch) -> Option<&
 /// Entries of `scratch.chain`. Kept in memory, so that the verifier sees one
 /// unknown number instead of going down each path of each length.
 #[inline(always)]
-fn depth(scratch: &Scratch) -> usize {
+pub(super) fn depth(scratch: &Scratch) -> usize {
     // SAFETY: our own word.
     unsafe { core::ptr::read_volatile(&raw const scratch.depth) as usize }
 }
 
 #[inline(always)]
-fn look_up(scratch: &Scratch) -> Option<&'static Node> {
+pub(super) fn look_up(scratch: &Scratch) -> Option<&'static Node> {
     // SAFETY: a map value, which is not written while the slot is in use.
     NAMES.get_ptr(&scratch.name).map(|node| unsafe { &*node })
 }
 
 #[inline(always)]
-fn clear(scratch: &mut Scratch) {
+pub(super) fn clear(scratch: &mut Scratch) {
     for at in 0..NAME_PIECE / 8 {
         // SAFETY: inside the piece, which is aligned to 8.
         unsafe {
@@ -249,7 +249,7 @@ fn follow_cgroup(leaf: Kptr, slot: u32, scratch: &mut Scratch) -> bool {
 /// Reads the name of a cgroup of the chain into `scratch.text`, and returns its
 /// length.
 #[inline(always)]
-fn read_text(scratch: &mut Scratch, index: usize) -> Option<u32> {
+pub(super) fn read_text(scratch: &mut Scratch, index: usize) -> Option<u32> {
     let node = Kptr(*scratch.chain.get(index)?);
     let name = node.follow(offset!(kernfs_node_name))?;
     // SAFETY: the helper writes at most the buffer's size, NUL included, and
@@ -274,11 +274,11 @@ fn step_text(parent: u32, length: u32, scratch: &mut Scratch) -> Option<&'static
 }
 
 #[inline(always)]
-fn clear_bits(bits: &mut Bits) {
+pub(super) fn clear_bits(bits: &mut Bits) {
     each(|word| put(&mut bits[word], 0));
 }
 
 #[inline(always)]
-fn or_bits(to: &mut Bits, from: &Bits) {
+pub(super) fn or_bits(to: &mut Bits, from: &Bits) {
     each(|word| or_word(&mut to[word], from[word]));
 }

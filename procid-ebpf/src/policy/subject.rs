@@ -371,8 +371,8 @@ fn known_cgroup(scratch: &mut Scratch, head: &Head) -> Option<()> {
     Some(())
 }
 
-/// Keeps `scratch.cgroup` and `scratch.unit` for the next decision, and ANDs
-/// them to `scratch.around`.
+/// Keeps `scratch.cgroup`, `scratch.unit` and `scratch.container` for the next
+/// decision, and ANDs them to `scratch.around`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn procid_keep_cgroup(at: u32, slot: u32) -> u32 {
@@ -382,8 +382,10 @@ pub(super) extern "C" fn procid_keep_cgroup(at: u32, slot: u32) -> u32 {
     each(|word| {
         let cgroup = scratch.cgroup[word] | head.no_cgroup[word];
         let unit = scratch.unit[word] | head.no_unit[word];
-        put(&mut scratch.cgroup[word], cgroup & unit);
-        let around = scratch.around[word] & cgroup & unit;
+        let container = scratch.container[word] | head.no_container[word];
+        let all = cgroup & unit & container;
+        put(&mut scratch.cgroup[word], all);
+        let around = scratch.around[word] & all;
         put(&mut scratch.around[word], around);
     });
     if CGROUP_RULES

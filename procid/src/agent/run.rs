@@ -125,6 +125,7 @@ pub fn run(
         now_ns: boot_now_ns(),
         update_every: settings.update_every,
         accounts,
+        cgroups: Kernel::cgroups(),
     });
     let manager = govern::manager(&mut kernel, &settings.state_dir);
     let (answer, answers) = channel();

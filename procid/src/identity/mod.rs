@@ -2,12 +2,14 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`containers`] | which container a cgroup is in |
 //! | [`entity`] | what an image is called outside this host |
 //! | [`image`] | one image: its facts, its parent, its hash |
 //! | [`images`] | the table of images, live and lately ended |
 //! | [`hash`] | SHA-256 of the file that ran, with the grade it has earned |
 //! | [`script`] | the script that an interpreter was told to run |
 
+pub mod containers;
 pub mod entity;
 pub mod hash;
 pub mod image;

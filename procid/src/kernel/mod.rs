@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
+//! | [`cgroups`] | cgroups by their ids |
 //! | [`heap`] | memory that was needed to begin |
 //! | [`iterators`] | what each iterator is for |
 //! | [`iterate`] | the snapshot, and the inode behind a descriptor |
@@ -46,10 +47,14 @@ use crate::{
     },
     connections::Accounts,
     decode::Event,
-    identity::hash::Inspect,
+    identity::{
+        containers::{Cgroups, hierarchy},
+        hash::Inspect,
+    },
     records::Uncovered,
 };
 use btf::KernelTypes;
+use cgroups::{HostCgroups, NoCgroups};
 use hooks::{HOOKS, LENGTHS, Role};
 use iterators::{ITERATORS, iterator};
 use losses::Losses;
@@ -60,6 +65,7 @@ use uncovered::Sight;
 mod accounts;
 mod asked;
 pub mod btf;
+mod cgroups;
 pub mod heap;
 mod hooks;
 mod iterate;
@@ -395,6 +401,17 @@ impl Kernel {
         }
     }
 
+    /// The host's cgroups.
+    pub fn cgroups() -> Box<dyn Cgroups> {
+        match HostCgroups::open() {
+            Ok(cgroups) => Box::new(cgroups),
+            Err(error) => {
+                tracing::debug!(%error, "containers are not known");
+                Box::new(NoCgroups)
+            }
+        }
+    }
+
     pub fn inspector(&self) -> Arc<dyn Inspect> {
         Arc::<iterate::Inspector>::clone(&self.inspector)
     }
@@ -404,7 +421,7 @@ fn open_cgroup(options: &Options) -> Result<Option<File>, AttachError> {
     let path = match (&options.cgroup, options.backend) {
         (_, Backend::Lsm) => return Ok(None),
         (Some(path), _) => path.clone(),
-        (None, backend) => match hooks::cgroup2_root() {
+        (None, backend) => match hierarchy() {
             Some(path) => path,
             None if backend == Backend::Cgroup => {
                 return Err(AttachError::new(NO_CGROUP2));

@@ -13,7 +13,7 @@ use super::{
     kept_maps, load,
     pins::{self, Pins},
 };
-use crate::{agent::settings::Backend, gate};
+use crate::{agent::settings::Backend, gate, identity::containers::hierarchy};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -231,7 +231,7 @@ struct TrialCgroup {
 
 impl TrialCgroup {
     fn new(options: &Options) -> Self {
-        let Some(root) = options.cgroup.clone().or_else(hooks::cgroup2_root) else {
+        let Some(root) = options.cgroup.clone().or_else(hierarchy) else {
             return Self {
                 path: None,
                 file: None,

@@ -115,7 +115,7 @@ impl<'a> Compiler<'a> {
         }
         self.socket(index, rule);
         self.values(index, rule);
-        self.cgroup(index, rule)?;
+        self.cgroup(index, rule);
         self.image(index, rule)?;
         self.lineage(index, rule)
     }
@@ -190,10 +190,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn cgroup(&mut self, index: usize, rule: &Rule) -> Result<(), CompileError> {
-        if !rule.process.containers.is_empty() {
-            return Err(CompileError::Container(rule.into()));
-        }
+    fn cgroup(&mut self, index: usize, rule: &Rule) {
         let mut anywhere = rule.process.cgroups.is_empty();
         for path in &rule.process.cgroups {
             match self.names.cgroup(path) {
@@ -215,12 +212,22 @@ impl<'a> Compiler<'a> {
         } else {
             self.head.flags |= flags::ASKS_CGROUP;
         }
-        Ok(())
+        for prefix in &rule.process.containers {
+            insert(&mut self.names.container(prefix).below.own, index);
+        }
+        if rule.process.containers.is_empty() {
+            insert(&mut self.head.no_container, index);
+        } else {
+            self.head.flags |= flags::ASKS_CGROUP | flags::ASKS_CONTAINER;
+        }
     }
 
     /// The calling image itself.
     fn image(&mut self, index: usize, rule: &Rule) -> Result<(), CompileError> {
         let process = &rule.process;
+        if !process.containers.is_empty() && !process.executables.is_empty() {
+            return Err(CompileError::ContainerFile(rule.into()));
+        }
         for files in &process.executables {
             self.files(index, rule, Whose::Own, files)?;
         }

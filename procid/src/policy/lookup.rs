@@ -6,12 +6,14 @@ use std::{
     ffi::OsStr,
     io, iter,
     net::IpAddr,
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
 use procid_common::policy::{
-    ALL_RULES, Bits, CGROUPS, Dimension, Epoch, FILES, Head, NAME_PIECE, NO_RULES, Node, UNITS,
-    Uses,
+    ALL_RULES, Bits, CGROUPS, CONTAINERS, Dimension, Epoch, FILES, Head, NAME_PIECE, NO_RULES,
+    Node, UNITS, Uses,
+    container::{ID_LEN, PREFIX_MIN, id_in},
     decide::{Case, Decision, Progress, decide},
     flags, kind, role, transport,
 };
@@ -20,7 +22,7 @@ use super::{
     ExeFacts, Facts, ImageFacts, Role, Socket, Transport,
     bits::{both, either, union},
     compile::{
-        names::{cgroup_names, file_system, pieces},
+        names::{self, cgroup_names, file_system, pieces},
         prefixes::{aligned, first},
     },
     places::Places,
@@ -161,7 +163,22 @@ impl Lookup<'_> {
                 union(&mut unit, &node.below.own);
             }
         }
-        both(&cgroup, &unit)
+        both(&both(&cgroup, &unit), &self.container(path))
+    }
+
+    fn container(&self, path: &Path) -> Bits {
+        let mut container = self.head.no_container;
+        let names = cgroup_names(path).map(OsStr::as_bytes);
+        let Some(id) = names.filter_map(id_in).next() else {
+            return container;
+        };
+        for len in PREFIX_MIN..=ID_LEN {
+            let piece = names::container(&id[..len]);
+            if let Some(node) = self.names.get(&(CONTAINERS, piece)) {
+                union(&mut container, &node.below.own);
+            }
+        }
+        container
     }
 
     /// The rules whose every question about the image is certainly, and perhaps,

@@ -4,9 +4,9 @@
 //! to hold the compiled tables against. Modes, `loopback` and `established`
 //! are not its business.
 
-use std::{net::IpAddr, path::Path};
+use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt, path::Path};
 
-use procid_common::policy::{NO_RULE, decide::Decision};
+use procid_common::policy::{NO_RULE, container::id_in, decide::Decision};
 
 use super::{
     Action, Destination, ExeFacts, Facts, Files, Matcher, Policy, Process, Role, Rule, Verdict,
@@ -28,8 +28,6 @@ impl From<bool> for Answer {
 }
 
 /// Decides.
-///
-/// Facts hold no container: a rule that asks for one matches nothing.
 pub fn evaluate(policy: &Policy, facts: &Facts) -> Decision {
     // Accepted sockets and the kernel's own traffic are judged by rules only.
     let judged_by_default = matches!(facts.role, Some(Role::Opener | Role::Speaker));
@@ -93,7 +91,9 @@ fn process_matches(process: &Process, facts: &Facts) -> Answer {
         asked(&process.gids, |gids| gids.contains(&facts.egid)),
         asked(&process.cgroups, |cgroup| facts.cgroup.starts_with(cgroup)),
         asked(&process.units, |unit| is_in_unit(&facts.cgroup, unit)),
-        asked(&process.containers, |_| false),
+        asked(&process.containers, |prefix| {
+            container_of(&facts.cgroup).is_some_and(|id| id.starts_with(prefix))
+        }),
         asked(&process.parents, |matcher| {
             any(image
                 .parent
@@ -162,6 +162,11 @@ fn hash_matches(hash: &[u8; 32], exe: &ExeFacts) -> Answer {
 /// A unit's name is that of a cgroup, at any depth.
 fn is_in_unit(cgroup: &Path, unit: &str) -> bool {
     cgroup.iter().any(|name| name == unit)
+}
+
+/// The outermost container is the one.
+fn container_of(cgroup: &Path) -> Option<&str> {
+    cgroup.iter().map(OsStr::as_bytes).filter_map(id_in).next()
 }
 
 #[cfg(test)]

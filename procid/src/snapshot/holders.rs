@@ -2,11 +2,16 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    ffi::OsStr,
     fs, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
 };
 
-use crate::records::Uncovered;
+use crate::{
+    identity::containers::{container_of, hierarchy},
+    records::Uncovered,
+};
 
 /// A process that holds a descriptor of a socket, as /proc tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Holder {
     pub euid: u32,
     pub gid: u32,
     pub egid: u32,
+    /// Id of the container that its cgroup is in.
+    pub container: Option<String>,
 }
 
 /// The holders of any of `inodes`, each with those of them it holds.
@@ -112,8 +119,16 @@ fn holder(pid: u32) -> Option<Holder> {
         euid,
         gid,
         egid,
+        container: container(pid),
     };
     (self::start_ticks(pid)? == start_ticks).then_some(holder)
+}
+
+fn container(pid: u32) -> Option<String> {
+    let cgroups = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut lines = cgroups.split(|byte| *byte == b'\n');
+    let cgroup = lines.find_map(|line| line.strip_prefix(b"0::"))?;
+    container_of(&hierarchy()?, Path::new(OsStr::from_bytes(cgroup))).ok()?
 }
 
 /// Field 22 of `/proc/PID/stat`.

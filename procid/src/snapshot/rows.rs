@@ -117,7 +117,10 @@ fn matches(query: &Query, record: &Record, now_ns: i64) -> bool {
         uid: process
             .and_then(|process| process.user.as_ref())
             .and_then(|user| user.id.parse().ok()),
-        container: None,
+        container: record
+            .container
+            .as_ref()
+            .map(|container| container.id.as_str()),
         verdict: None,
         start: Some(now_ns),
         end: None,

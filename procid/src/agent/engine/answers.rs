@@ -10,7 +10,7 @@ use crate::{
     },
     connections::{Connection, Speaker},
     flow::{Facts, Query},
-    identity::{hash::FileHash, image::Provenance},
+    identity::{containers::Within, hash::FileHash, image::Provenance},
     records::{Coverage, Record, escape::escape},
     time::rfc3339_ns,
 };
@@ -45,6 +45,9 @@ impl Engine {
                 Some(speaker) => renderer.speaker(**key, connection, speaker),
             })
             .collect();
+        for record in &mut records {
+            self.put_container(record);
+        }
         records.push(render::coverage(self.coverage(over as u64)));
         records
     }
@@ -52,7 +55,9 @@ impl Engine {
     /// The image of that entity id, as it is known now.
     pub fn process(&self, entity_id: &str) -> Option<Record> {
         let image = self.images.by_entity(entity_id)?;
-        Some(self.renderer().image(&image.id))
+        let mut record = self.renderer().image(&image.id);
+        self.put_container(&mut record);
+        Some(record)
     }
 
     /// What the engine knows of the agent's state; the run loop adds the rest.
@@ -116,6 +121,11 @@ impl Engine {
             .community_id
             .as_ref()
             .and_then(|_| render::community_id_of(connection));
+        let cgroup = by.map_or_else(
+            || render::cgroup(connection),
+            |speaker| Some(speaker.actor.cgroup),
+        );
+        let container = cgroup.map(|cgroup| self.containers.get(cgroup));
         let is_live = connection.provenance == Provenance::Live;
         query.matches(&Facts {
             source_ip: connection.source_ip(),
@@ -134,7 +144,10 @@ impl Engine {
                 || render::uid(connection),
                 |speaker| Some(speaker.actor.creds.euid),
             ),
-            container: None,
+            container: match container {
+                Some(Within::Container(id)) => Some(id),
+                _ => None,
+            },
             verdict: (is_live || by.is_some()).then_some("allow"),
             start: Some(
                 self.frame

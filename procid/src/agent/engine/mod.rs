@@ -37,6 +37,7 @@ use crate::{
     connections::{Accounts, Connections, Key, News, Outcome},
     decode::{Event, ExecFacts},
     identity::{
+        containers::{Cgroups, Containers, Within},
         entity::BootId,
         hash::{Answer, FileHash, Grade, Missing, Request, settle::Offset},
         image::{Image, Provenance},
@@ -45,7 +46,7 @@ use crate::{
     },
     kernel::Report,
     policy::lineage::Family,
-    records::Record,
+    records::{Id, Record},
 };
 use queue::{Item, Queue};
 
@@ -98,6 +99,7 @@ pub struct Setup {
     /// How often what lives on is told of.
     pub update_every: Duration,
     pub accounts: Box<dyn Accounts>,
+    pub cgroups: Box<dyn Cgroups>,
 }
 
 /// See the [module](self).
@@ -106,6 +108,7 @@ pub struct Engine {
     frame: Frame,
     images: Images,
     connections: Connections,
+    containers: Containers,
     queue: Queue,
     work: VecDeque<Work>,
     /// Images whose records said that the hash was pending, by the image in
@@ -148,6 +151,7 @@ impl Engine {
                 rules: Generations::default(),
             },
             connections,
+            containers: Containers::new(setup.cgroups),
             queue: Queue::default(),
             work: VecDeque::new(),
             told_pending: HashMap::new(),
@@ -183,6 +187,9 @@ impl Engine {
 
     /// Takes in one event of the kernel side.
     pub fn event(&mut self, event: Event) {
+        if let Some(actor) = event.actor() {
+            self.containers.learn(actor.cgroup);
+        }
         match event {
             Event::Fork(fork) => self.fork(&fork, None),
             Event::Exec(facts) => self.exec(facts),
@@ -532,6 +539,7 @@ impl Engine {
         if let Some(id) = subject {
             self.remember_pending(id);
         }
+        self.put_container(&mut record);
         self.emitted += 1;
         if let Some(event) = &mut record.event {
             event.sequence = Some(self.emitted);
@@ -546,6 +554,27 @@ impl Engine {
             }
         }
         Some(record)
+    }
+
+    /// Puts the container of the cgroup that a record names into it.
+    fn put_container(&self, record: &mut Record) {
+        let Some(procid) = &mut record.procid else {
+            return;
+        };
+        let cgroup = procid.cgroup.as_ref();
+        let Some(cgroup) = cgroup.and_then(|cgroup| cgroup.id.parse().ok()) else {
+            return;
+        };
+        match self.containers.get(cgroup) {
+            Within::Container(id) => record.container = Some(Id { id: id.to_string() }),
+            Within::NoContainer => {}
+            Within::Unknown => {
+                let reason = "its cgroup was gone before it was looked at";
+                procid
+                    .unknown
+                    .insert("container.id".to_owned(), reason.to_owned());
+            }
+        }
     }
 
     fn remember_pending(&mut self, id: ImageId) {

@@ -44,7 +44,10 @@ impl Engine {
                 Event::TaskRow(facts) if live_images.contains(&facts.event.image.id) => {
                     overtaken.insert(facts.event.image.id, facts);
                 }
-                Event::TaskRow(facts) => self.task_row(facts),
+                Event::TaskRow(facts) => {
+                    self.containers.learn(facts.event.actor.cgroup);
+                    self.task_row(facts);
+                }
                 Event::SocketRow(row) if is_connected(&row) => {
                     if row.cookie != 0 && live_sockets.contains(&row.cookie) {
                         continue;

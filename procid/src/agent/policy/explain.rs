@@ -412,7 +412,7 @@ fn process_fields(
     question: &Question<'_>,
     row: &AskedRow,
     process: &Explainee,
-) -> [(&'static str, Field); 10] {
+) -> [(&'static str, Field); 9] {
     let asks = &rule.process;
     let bit = |bits: &Bits| has(bits, index);
     let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
@@ -431,10 +431,15 @@ fn process_fields(
         (true, _) => "process.ancestor",
         (false, false) => "process.parent, process.ancestor",
     };
-    let place = match (asks.cgroups.is_empty(), asks.units.is_empty()) {
-        (true, false) => "process.unit",
-        (_, true) => "process.cgroup",
-        (false, false) => "process.cgroup, process.unit",
+    let place = match (
+        asks.cgroups.is_empty(),
+        asks.units.is_empty(),
+        asks.containers.is_empty(),
+    ) {
+        (_, true, true) => "process.cgroup",
+        (true, false, true) => "process.unit",
+        (true, true, false) => "process.container",
+        _ => "process.cgroup, process.unit, process.container",
     };
     [
         (
@@ -471,12 +476,6 @@ fn process_fields(
             place,
             field(bit(&row.cgroup), true, || {
                 format!("it is in {}", or(&process.cgroup, "another cgroup"))
-            }),
-        ),
-        (
-            "process.container",
-            field(asks.containers.is_empty(), true, || {
-                "it is in none".to_owned()
             }),
         ),
         (

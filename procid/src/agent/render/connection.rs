@@ -412,6 +412,12 @@ pub(in crate::agent) fn uid(connection: &Connection) -> Option<u32> {
     seen.then_some(connection.actor.creds.euid)
 }
 
+/// `procid.cgroup` of a connection's records.
+pub(in crate::agent) fn cgroup(connection: &Connection) -> Option<u64> {
+    let seen = connection.provenance == Provenance::Live && !connection.is_kernels();
+    seen.then_some(connection.actor.cgroup)
+}
+
 /// `process.pid` of a connection's records.
 pub(in crate::agent) fn pid(connection: &Connection) -> Option<u32> {
     match connection.image {

@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
@@ -21,7 +21,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use crate::agent::settings::Backend;
+use crate::{agent::settings::Backend, identity::containers::hierarchy};
 
 mod table;
 
@@ -251,18 +251,6 @@ fn one_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// Where cgroup v2 is mounted: hybrid hosts have it beside the v1 controllers.
-pub(crate) fn cgroup2_root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        if back.split(' ').next()? != "cgroup2" {
-            return None;
-        }
-        Some(PathBuf::from(unescape(front.split(' ').nth(4)?)))
-    })
-}
-
 /// Id and depth of a cgroup below the root of its hierarchy. On 64-bit systems
 /// the id is the number of the directory's inode.
 ///
@@ -270,34 +258,13 @@ pub(crate) fn cgroup2_root() -> Option<PathBuf> {
 ///
 /// The directory cannot be looked at, or is not below the cgroup v2 mount.
 pub(crate) fn cgroup_of(path: &Path, cgroup: &File) -> io::Result<(u64, u32)> {
-    let root = cgroup2_root().ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))?;
+    let root = hierarchy().ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))?;
     let path = path.canonicalize()?;
     let below = path
         .strip_prefix(root.canonicalize()?)
         .map_err(io::Error::other)?;
     let level = u32::try_from(below.components().count()).map_err(io::Error::other)?;
     Ok((cgroup.metadata()?.ino(), level))
-}
-
-/// mountinfo writes space, tab, newline and backslash as `\ooo`.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.as_bytes();
-    while let Some((&byte, rest)) = bytes.split_first() {
-        if byte == b'\\'
-            && let Some(code) = rest
-                .get(..3)
-                .and_then(|digits| std::str::from_utf8(digits).ok())
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        {
-            out.push(code);
-            bytes = &rest[3..];
-        } else {
-            out.push(byte);
-            bytes = rest;
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Whether the LSM list has `bpf`; `None` when securityfs is not mounted.
@@ -323,12 +290,6 @@ pub(crate) fn tracefs_has(category: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(unescape(r"/a\04"), r"/a\04");
-    }
 
     #[test]
     fn every_backend_has_its_connect_hook() {

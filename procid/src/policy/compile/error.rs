@@ -19,8 +19,11 @@ pub enum CompileError {
          expire together or remove those that have expired"
     )]
     Expiries(usize),
-    #[error("{0} asks for a container, which is not supported yet; ask for its cgroup instead")]
-    Container(RuleName),
+    #[error(
+        "{0} asks for an executable of a container, which is not supported yet; ask for its hash \
+         instead"
+    )]
+    ContainerFile(RuleName),
     #[error(
         "{rule} names {path}, which cannot be looked up on this host ({reason}); name another \
          path or make this one readable for root",

@@ -1,4 +1,4 @@
-//! The trees of names: executables by file system, cgroups, units.
+//! The trees of names: executables by file system, cgroups, units, containers.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,9 @@ use std::{
     path::{Component, Path},
 };
 
-use procid_common::policy::{CGROUPS, FILES, FIRST_NODE, NAME_PIECE, Name, Node, UNITS, Uses};
+use procid_common::policy::{
+    CGROUPS, CONTAINERS, FILES, FIRST_NODE, NAME_PIECE, Name, Node, UNITS, Uses,
+};
 
 use crate::policy::{bits::union, places::Place};
 
@@ -24,6 +26,11 @@ pub(in crate::policy) fn pieces(name: &OsStr) -> impl Iterator<Item = [u8; NAME_
 /// The name that a file system has among [`FILES`].
 pub(in crate::policy) fn file_system(dev: u32) -> [u8; NAME_PIECE] {
     padded(&dev.to_ne_bytes())
+}
+
+/// The name that the beginning of a container's id has among [`CONTAINERS`].
+pub(in crate::policy) fn container(prefix: &str) -> [u8; NAME_PIECE] {
+    padded(prefix.as_bytes())
 }
 
 /// The names of a cgroup's path.
@@ -83,6 +90,12 @@ impl Names {
 
     pub(super) fn unit(&mut self, name: &OsStr) -> &mut Node {
         let at = self.name(UNITS, name);
+        &mut self.nodes[at].1
+    }
+
+    /// `prefix` is at most [`NAME_PIECE`] long, as ids are.
+    pub(super) fn container(&mut self, prefix: &str) -> &mut Node {
+        let at = self.piece(CONTAINERS, container(prefix));
         &mut self.nodes[at].1
     }
 

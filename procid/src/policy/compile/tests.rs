@@ -415,10 +415,11 @@ fn what_cannot_be_told_here_names_its_rule() {
     let base = Process::default;
     let container = error(Process {
         containers: vec!["0123456789ab".into()],
+        executables: vec![Files::Exact("/init".into())],
         ..base()
     });
     assert!(
-        container.starts_with("rule \"a rule\" (line 7) asks for a container"),
+        container.starts_with("rule \"a rule\" (line 7) asks for an executable of a container"),
         "{container}"
     );
     let inode = Inode {

@@ -209,11 +209,26 @@ fn units_are_cgroups_at_any_depth() {
 }
 
 #[test]
-fn a_container_is_not_among_the_facts() {
-    assert!(!process_hits(Process {
-        containers: vec!["0123456789ab".to_owned()],
-        ..Process::default()
-    }));
+fn containers_are_cgroups_named_by_ids() {
+    let (outer, inner) = ("0123456789ab".repeat(6), "ba9876543210".repeat(6));
+    let (outer, inner) = (&outer[..64], &inner[..64]);
+    let hits = |cgroup: String, prefix: &str| {
+        let process = Process {
+            containers: vec![prefix.to_owned()],
+            ..Process::default()
+        };
+        let facts = Facts {
+            cgroup: cgroup.into(),
+            ..facts()
+        };
+        hits(of_process(Action::Deny, process), &facts)
+    };
+    let cgroup = format!("/system.slice/docker-{outer}.scope/init.scope/{inner}");
+    for len in [12, 13, 64] {
+        assert!(hits(cgroup.clone(), &outer[..len]), "{len}");
+        assert!(!hits(cgroup.clone(), &inner[..len]), "{len}");
+    }
+    assert!(!hits("/system.slice".to_owned(), &outer[..12]));
 }
 
 #[test]

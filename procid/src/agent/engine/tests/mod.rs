@@ -1,6 +1,6 @@
 //! The engine, driven event by event.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use procid_common::{
     event::kind,
@@ -35,10 +35,26 @@ const HASH: FileHash = FileHash::Known {
     grade: Grade::Verified,
 };
 
+/// The id of cgroup 4242's container; no other is in one, and 99 is gone.
+const CONTAINER: &str = "c0ffee";
+
+#[derive(Debug)]
+struct OneContainer;
+
+impl Cgroups for OneContainer {
+    fn container(&self, cgroup: u64) -> io::Result<Option<String>> {
+        match cgroup {
+            99 => Err(io::Error::from(io::ErrorKind::NotFound)),
+            4242 => Ok(Some(CONTAINER.to_owned())),
+            _ => Ok(None),
+        }
+    }
+}
+
 fn engine() -> Engine {
     let mut origin = Origin::default();
     origin.ecs.version = crate::records::ECS_VERSION.to_owned();
-    origin.host.boot = Some(crate::records::Id {
+    origin.host.boot = Some(Id {
         id: "boot".to_owned(),
     });
     origin.agent.agent_type = "procid".to_owned();
@@ -52,6 +68,7 @@ fn engine() -> Engine {
         now_ns: NOW,
         update_every: Duration::from_secs(300),
         accounts: Box::new(Ledger::default()),
+        cgroups: Box::new(OneContainer),
     })
 }
 

@@ -95,3 +95,27 @@ fn an_image_is_found_by_its_entity_id() {
     assert_eq!(record.process.unwrap().entity_id.unwrap(), entity);
     assert_eq!(engine.process("nothing"), None);
 }
+
+#[test]
+fn a_container_is_its_cgroups() {
+    let mut engine = engine_with_curl();
+    for (cookie, cgroup) in [(7, 4242), (8, 42), (9, 99)] {
+        let mut event = attempt(cookie, 1, NOW);
+        event.actor.cgroup = cgroup;
+        engine.event(Event::Attempt(event));
+        engine.event(Event::Outcome(outcome(cookie, 1, NOW, 0)));
+    }
+    let told = records(&mut engine);
+    assert_eq!(told[0]["container"]["id"], CONTAINER);
+    assert_eq!(told[1].get("container"), None);
+    assert_eq!(told[1]["procid"]["unknown"].get("container.id"), None);
+    assert_eq!(told[2].get("container"), None);
+    assert!(told[2]["procid"]["unknown"]["container.id"].is_string());
+    let query = Query {
+        container: Some(CONTAINER[..4].to_owned()),
+        ..Query::default()
+    };
+    let answer = engine.who(&query);
+    assert_eq!(answer.len(), 2);
+    assert_eq!(checked(&answer[0])["container"]["id"], CONTAINER);
+}

@@ -85,7 +85,7 @@ const DIRECTORIES: [&str; 9] = [
     LONG,
 ];
 
-const CGROUPS: [&str; 7] = [
+const CGROUPS: [&str; 10] = [
     "/",
     "/system.slice",
     "/system.slice/a.service",
@@ -93,6 +93,19 @@ const CGROUPS: [&str; 7] = [
     "/system.slice/b.service",
     "/user.slice/a.service",
     "/system.slice/a.service/b.service",
+    "/system.slice/docker-0123456789ab0123456789ab0123456789ab0123456789ab0123456789ab0123.scope",
+    "/system.slice/a.service/0123456789abcfffffffffffffffffffffffffffffffffffffffffffffffffff/init",
+    "/libpod-0123456789abcfffffffffffffffffffffffffffffffffffffffffffffffffff.scope/0123456789ab0123456789ab0123456789ab0123456789ab0123456789ab0123",
+];
+
+/// Beginnings of their containers' ids, and of others.
+const CONTAINERS: [&str; 6] = [
+    "0123456789ab",
+    "0123456789abc",
+    "0123456789ab0",
+    "0123456789ab0123456789ab0123456789ab0123456789ab0123456789ab0123",
+    "0123456789abcfffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "ffffffffffff",
 ];
 
 const PORTS: [u16; 9] = [1, 22, 53, 80, 443, 1_024, 8_080, 32_768, u16::MAX];
@@ -168,19 +181,26 @@ fn process() -> impl Strategy<Value = Process> {
         field(select(&CGROUPS)),
         field(select(&["a.service", "b.service", "init"])),
         field(select(&[Role::Opener, Role::Speaker])),
+        field(select(&CONTAINERS)),
     );
-    (image, live).prop_map(|(image, live)| Process {
-        executables: image.0,
-        sha256: image.1,
-        inodes: image.2,
-        parents: image.3,
-        ancestors: image.4,
-        uids: live.0,
-        gids: live.1,
-        cgroups: live.2.into_iter().map(PathBuf::from).collect(),
-        units: live.3.into_iter().map(str::to_owned).collect(),
-        roles: live.4,
-        ..Process::default()
+    (image, live).prop_map(|(image, mut live)| {
+        if !image.0.is_empty() {
+            live.5.clear(); // together they are refused
+        }
+        Process {
+            executables: image.0,
+            sha256: image.1,
+            inodes: image.2,
+            parents: image.3,
+            ancestors: image.4,
+            uids: live.0,
+            gids: live.1,
+            cgroups: live.2.into_iter().map(PathBuf::from).collect(),
+            units: live.3.into_iter().map(str::to_owned).collect(),
+            roles: live.4,
+            containers: live.5.into_iter().map(str::to_owned).collect(),
+            ..Process::default()
+        }
     })
 }
 

@@ -1,0 +1,13 @@
+//! Containers, on either backend: see [`procid_tests::containers`].
+
+use procid_tests::{
+    containers::a_container_is_a_cgroup_that_root_named_so as named_by_root, stage::Stage,
+};
+
+#[test]
+fn a_container_is_a_cgroup_that_root_named_so() {
+    for backend in ["lsm", "cgroup"] {
+        println!("{backend}");
+        named_by_root(Stage::with(&["--backend", backend]));
+    }
+}
