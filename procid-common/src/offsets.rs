@@ -169,6 +169,7 @@ offsets! {
     inet_sport: Required "inet_sock" ["inet_sport"];
     sock_flags: Required "sock" ["__sk_common.skc_flags"];
     sock_socket: Required "sock" ["sk_socket"];
+    tcp_write_seq: Required "tcp_sock" ["write_seq"];
     tcp_is_mptcp: Optional "tcp_sock" ["is_mptcp"];
     tcp_bytes_sent: Required "tcp_sock" ["bytes_sent"];
     tcp_bytes_retrans: Required "tcp_sock" ["bytes_retrans"];

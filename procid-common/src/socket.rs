@@ -36,10 +36,11 @@ pub enum Hook {
     SysExitAccept = 27,
     LsmGraft = 28,
     Redial = 29,
+    SendmsgLocked = 30,
 }
 
 impl Hook {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connect4,
         Self::Connect6,
         Self::Sendmsg4,
@@ -57,6 +58,7 @@ impl Hook {
         Self::SysExitAccept,
         Self::LsmGraft,
         Self::Redial,
+        Self::SendmsgLocked,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl Hook {
             Self::SysExitAccept => "tracepoint/sys_exit_accept",
             Self::LsmGraft => "lsm/sock_graft",
             Self::Redial => "cgroup/connect",
+            Self::SendmsgLocked => "tp_btf/tcp_sendmsg_locked",
         }
     }
 }
@@ -117,6 +120,8 @@ pub mod flags {
     pub const SCANNER: u32 = 1 << 13;
     /// Some thread has used the socket for a flow other than `primary` (tag only).
     pub const OTHERS: u32 = 1 << 14;
+    /// TCP: what lies behind `withheld` in the stream does not leave (tag only).
+    pub const WITHHELD: u32 = 1 << 15;
 }
 
 /// Datagram destinations of one socket that are kept apart from those of all
@@ -141,7 +146,8 @@ pub struct SocketTag {
     pub redial_destination: Address,
     /// The only peer whose packets have reached the socket so far.
     pub peer: Address,
-    /// The thread (`pid_tgid`) that is inside a send on `primary`; 0: none.
+    /// The thread (`pid_tgid`) that is inside a send on `primary` (of TCP: one
+    /// that is denied); 0: none.
     pub sender: u64,
     /// The thread that is inside a receive on `primary`; 0: none.
     pub receiver: u64,
@@ -168,7 +174,9 @@ pub struct SocketTag {
     pub destinations: u32,
     /// The flow whose destination on the wire was told.
     pub wired: u32,
-    pub reserved: u32,
+    /// Sequence number of the first byte that was denied, where [`flags::WITHHELD`]
+    /// says that there is one.
+    pub withheld: u32,
     /// When flow `primary` began, nanoseconds since boot; 0: before the hooks.
     pub since_ns: u64,
     /// The last verdict on flow `primary` that let it pass.

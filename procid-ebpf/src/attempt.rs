@@ -264,6 +264,18 @@ pub(crate) fn speaking(sk: Kptr, tag: &mut SocketTag, hook: Hook) -> bool {
     if still_stands(tag) {
         return true;
     }
+    let (act, judging) = speech(sk, tag, hook);
+    if judging.denies() {
+        tell_denied(sk, tag, &act, &judging);
+        return false;
+    }
+    judging.keep(tag);
+    true
+}
+
+/// A send on flow `primary`, judged.
+#[inline(always)]
+pub(crate) fn speech(sk: Kptr, tag: &SocketTag, hook: Hook) -> (Act, Judging) {
     let mut act = act_of_sock(sk, tag.cookie, hook);
     // What was accepted was asked for by nobody here.
     if tag.primary != 0 && tag.flags & ACCEPTED == 0 {
@@ -271,22 +283,23 @@ pub(crate) fn speaking(sk: Kptr, tag: &mut SocketTag, hook: Hook) -> bool {
         act.port = tag.port;
     }
     let judging = judge(|| act.question(sk, role_in(tag, false), tag.since_ns.max(1)));
-    if judging.denies() {
-        let flow = tag.primary;
-        act_event(
-            kind::ATTEMPT,
-            sk,
-            &act,
-            Some(tag),
-            flow,
-            SEND,
-            [0; 16],
-            &judging,
-        );
-        return false;
-    }
-    judging.keep(tag);
-    true
+    (act, judging)
+}
+
+/// Records a send on flow `primary` that is denied.
+#[inline(always)]
+pub(crate) fn tell_denied(sk: Kptr, tag: &SocketTag, act: &Act, judging: &Judging) {
+    let flow = tag.primary;
+    act_event(
+        kind::ATTEMPT,
+        sk,
+        act,
+        Some(tag),
+        flow,
+        SEND,
+        [0; 16],
+        judging,
+    );
 }
 
 /// Two threads that use one socket never get the same number.

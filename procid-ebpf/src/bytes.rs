@@ -36,6 +36,7 @@ use crate::{
     policy::Judging,
     socket::{AF_INET, AF_INET6, AF_PACKET},
     tag::{is_stream, key, settle_redial, tag_of, tag_or_late},
+    withhold::was_denied,
 };
 
 /// Notes that thread `me` sends to `to`; `None`: on flow `primary`.
@@ -75,6 +76,19 @@ fn claim(slot: *mut u64, me: u64) -> bool {
     // SAFETY: a field of a tag, aligned and alive; all who take it do so here.
     let owner = unsafe { atomic::exchange_if(slot, 0, me) };
     owner == 0 || owner == me
+}
+
+/// Whether thread `me` is inside a send to an address of its own.
+#[inline(always)]
+pub(crate) fn is_noted(tag: &SocketTag, me: u64) -> bool {
+    if tag.sender == me {
+        return true;
+    }
+    tag.flags & OTHERS != 0
+        && ACTS.get_ptr(me).is_some_and(|noted| {
+            // SAFETY: the entry is this thread's.
+            unsafe { (*noted).cookie == tag.cookie }
+        })
 }
 
 /// Whose bytes they are.
@@ -226,7 +240,7 @@ fn sent(sk: *mut c_void, ret: i32, hook: Hook) {
     let address = Kptr(sk as u64);
     if is_stream(socket.read(offset!(sock_protocol)).unwrap_or(0)) {
         // The kernel keeps the bytes, and state changes tell the outcome.
-        if ret > 0 {
+        if !was_denied(tag) && ret > 0 {
             let flow = tag.primary;
             used(address, tag, flow, hook);
         }

@@ -23,6 +23,7 @@ use crate::{
     process::{describe, refused},
     socket::counts,
     tag::{carry_tag, tag_found},
+    withhold::remember,
 };
 
 /// `struct bpf_iter__task`: the pointers are BTF pointers or null.
@@ -251,7 +252,9 @@ pub(crate) extern "C" fn carry_tags(ctx: *const StorageContext) -> i32 {
         return 0;
     }
     // SAFETY: not null; a tag of the same layout, which the loader saw to.
-    carry_tag(sk, unsafe { &*ctx.value });
+    let tag = unsafe { &*ctx.value };
+    carry_tag(sk, tag);
+    remember(tag);
     0
 }
 

@@ -12,6 +12,7 @@
 //! | datagrams with an address | [`send`] |
 //! | what was sent and received | [`bytes`] |
 //! | packets | [`packet`] |
+//! | TCP data that are denied | [`withhold`] |
 //! | accept, and other users of a socket | [`custody`] |
 //! | TCP state changes, retransmissions | [`state`] |
 //! | iterators for what existed before | [`iterate`] |
@@ -58,6 +59,7 @@ mod send;
 mod socket;
 mod state;
 mod tag;
+mod withhold;
 
 /// The kernel loads LSM programs, and lends most helpers, only to programs
 /// under a GPL-compatible licence.

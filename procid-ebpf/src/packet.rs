@@ -29,17 +29,20 @@ use procid_common::{
 };
 
 use crate::{
-    attempt::{Act, NOT_NEW, act_event, begin_send, closed, is_primary, next_flow, tell, wired},
-    bytes::begin_send_by,
+    attempt::{
+        Act, NOT_NEW, act_event, begin_send, closed, is_primary, next_flow, speaking, tell, wired,
+    },
+    bytes::{begin_send_by, is_noted},
     identity::{image_of, thread_of},
     kernel::Kptr,
     maps::{ACTS, DESTINATIONS, lost},
-    policy::{cgroup_word, judge, role_in, still_stands},
+    policy::{cgroup_word, is_any_in_force, judge, role_in, still_stands},
     socket::{
         IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW,
         TCP_ESTABLISHED, counts, is_any, mapped,
     },
     tag::{settle_redial, tag_of, tag_or_late},
+    withhold::is_withheld,
 };
 
 /// A cgroup program's word for "go on".
@@ -155,6 +158,9 @@ fn try_egress(ctx: &SkBuffContext) -> Option<bool> {
     }
     match protocol {
         IPPROTO_TCP => {
+            if is_withheld(ctx, sk) {
+                return Some(false);
+            }
             let (_, routed) = routed(ctx)?;
             if routed {
                 let tag = tag_of(sk)?;
@@ -174,7 +180,7 @@ fn try_egress(ctx: &SkBuffContext) -> Option<bool> {
                     tell_wire(tag, flow, tag.destination, &ends(ctx, protocol)?);
                 }
             }
-            None
+            is_any_in_force().then(|| speak_connected(sk, tag))
         }
         0 | IPPROTO_ICMP | IPPROTO_ICMPV6 | IPPROTO_UDPLITE => {
             Some(speak(ctx, sk, &ends(ctx, protocol)?))
@@ -235,6 +241,20 @@ fn tell_wire(tag: &mut SocketTag, flow: u32, asked: Address, ends: &Ends) {
     if ends.routed != 0 || is_any(&asked) {
         wired(tag, flow, asked, ends.destination, Hook::Egress);
     }
+}
+
+/// A datagram on a connected socket: with an address, it was judged by the hook
+/// that saw that, and has left its note.
+#[inline(always)]
+fn speak_connected(sk: *mut c_void, tag: &mut SocketTag) -> bool {
+    let address = Kptr::of(sk);
+    settle_redial(address, tag);
+    let me = thread_of(Kptr::current());
+    // Nothing tells whether a connection older than the hooks has come in.
+    if tag.flags & CONNECTED == 0 || tag.since_ns == 0 || is_noted(tag, me) {
+        return true;
+    }
+    speaking(address, tag, Hook::Egress)
 }
 
 /// A packet of a socket whose sends pass no other hook.

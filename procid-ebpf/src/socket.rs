@@ -4,7 +4,7 @@ use procid_common::{
     offsets::ABSENT,
     socket::{
         Address, Counts, SocketKind, SocketTag, V4_MAPPED,
-        flags::{RECEIVED_UNKNOWN, SENT_UNKNOWN},
+        flags::{RECEIVED_UNKNOWN, SENT_UNKNOWN, WITHHELD},
     },
 };
 
@@ -186,7 +186,12 @@ pub(crate) fn counts(sk: Kptr, tag: &SocketTag) -> Counts {
     };
     match sk.sock_protocol() {
         IPPROTO_TCP => {
-            counts.flags = 0;
+            // The kernel counts what it hands on, whether it leaves or not.
+            counts.flags = if tag.flags & WITHHELD == 0 {
+                0
+            } else {
+                SENT_UNKNOWN
+            };
             let sent: u64 = sk.read(offset!(tcp_bytes_sent)).unwrap_or(0);
             let again: u64 = sk.read(offset!(tcp_bytes_retrans)).unwrap_or(0);
             let received: u64 = sk.read(offset!(tcp_bytes_received)).unwrap_or(0);

@@ -17,11 +17,12 @@ mod uncovered {
     pub(super) const WIRE: &[&str] = &["source routing"];
     pub(super) const SPEAKERS: &[&str] = &["speakers"];
     pub(super) const DENY_PACKET: &[&str] = &["denials on AF_PACKET sockets"];
-    pub(super) const DENY_OPEN: &[&str] = &["denials on connected sockets"];
+    pub(super) const DENY_SPEAKERS: &[&str] = &["denials of speakers on TCP connections"];
     pub(super) const DENY_SPLICE: &[&str] = &[
-        "denials on connected sockets",
+        "denials of speakers on TCP connections",
         "denials of sendfile and splice",
     ];
+    pub(super) const DENY_ACCEPTORS: &[&str] = &["denials on accepted sockets"];
     pub(super) const URING_ACCEPTORS: &[&str] = &["sockets accepted through io_uring"];
 }
 
@@ -200,9 +201,14 @@ const fn mover(program: &'static str, what: &'static str) -> Path {
 }
 
 const fn hand(program: &'static str, what: &'static str) -> Path {
-    Path::new(Section::Custody, program, what)
+    let path = Path::new(Section::Custody, program, what)
         .unless(uncovered::SPEAKERS)
-        .undeniable(uncovered::DENY_OPEN)
+        .undeniable(uncovered::DENY_SPEAKERS);
+    Path {
+        // TCP data of a speaker, on the cgroup backend.
+        is_dropped: true,
+        ..path
+    }
 }
 
 const fn hide(program: &'static str, what: &'static str) -> Path {
@@ -349,7 +355,8 @@ const HANDS: &[Path] = &[
         "scm-rights-listener",
         "a listener passed: its taker accepts",
     )
-    .denied(Subject::Acceptors),
+    .denied(Subject::Acceptors)
+    .undeniable(uncovered::DENY_ACCEPTORS),
     hand("create-pass-connect", "passed before the connect").denied(Subject::Takers),
     hand("pidfd-getfd", "stolen with pidfd_getfd").denied(Subject::Takers),
     hand(
@@ -357,13 +364,22 @@ const HANDS: &[Path] = &[
         "in a ring that another process submits to",
     )
     .denied(Subject::Speakers),
-    hand("accept", "accept, with address").denied(Subject::Acceptors),
-    hand("accept-null", "accept, without").denied(Subject::Acceptors),
+    hand("accept", "accept, with address")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTORS),
+    hand("accept-null", "accept, without")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTORS),
     hand("accept-uring", "accept, io_uring")
         .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTORS)
         .unless(uncovered::URING_ACCEPTORS),
-    hand("accept-fork", "a forked child answers").denied(Subject::Acceptors),
-    hand("prefork", "a forked child accepts").denied(Subject::Acceptors),
+    hand("accept-fork", "a forked child answers")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTORS),
+    hand("prefork", "a forked child accepts")
+        .denied(Subject::Acceptors)
+        .undeniable(uncovered::DENY_ACCEPTORS),
 ];
 
 const HIDES: &[Path] = &[

@@ -29,6 +29,7 @@ mod policy;
 mod pressure;
 mod programs;
 mod scripts;
+mod speakers;
 mod start;
 mod storm;
 mod unseen;

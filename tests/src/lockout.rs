@@ -126,7 +126,9 @@ pub fn the_session_that_applies_it_lives(stage: &Stage) {
 ///
 /// When one that is to be kept is not, or the other is.
 pub fn established_says_what_becomes_of_open_connections(stage: &mut Stage, is_lsm: bool) {
-    for (established, is_kept) in [("keep", true), ("judge", !is_lsm)] {
+    let is_judged = stage.judges_speakers();
+    assert!(is_judged || !is_lsm);
+    for (established, is_kept) in [("keep", true), ("judge", !is_judged)] {
         stage.apply("mode = \"enforce\"\ndefault = \"allow\"\n", &[]);
         let to = listener::Tcp::on("127.0.0.1:0");
         let address = to.address().to_string();

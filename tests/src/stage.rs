@@ -77,6 +77,14 @@ impl Stage {
         said.into_owned()
     }
 
+    /// Whether the agent says that it judges what another image than the one that
+    /// connected it writes to a TCP connection: with BPF LSM, else from Linux
+    /// 6.16 on.
+    pub fn judges_speakers(&self) -> bool {
+        let status = self.agent.ask(&["status", "--json"]);
+        !String::from_utf8_lossy(&status.stdout).contains("denials of speakers on TCP connections")
+    }
+
     /// Waits until the hash of the file that runs in that process is told.
     ///
     /// # Panics

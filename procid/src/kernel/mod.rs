@@ -55,7 +55,7 @@ use crate::{
 };
 use btf::KernelTypes;
 use cgroups::{HostCgroups, NoCgroups};
-use hooks::{HOOKS, LENGTHS, Role};
+use hooks::{HOOKS, LENGTHS, LSM_SENDS, Role, WITHHOLD};
 use iterators::{ITERATORS, iterator};
 use losses::Losses;
 use pins::Pins;
@@ -147,6 +147,8 @@ pub struct Report {
     pub uncovered: Vec<Uncovered>,
     /// The bytes, errors and users of sends and receives are seen.
     pub lengths: bool,
+    /// What denied speakers write to TCP connections is dropped.
+    pub withholds: bool,
     /// The kernel hashes files inside exec.
     pub hashes: bool,
 }
@@ -516,7 +518,12 @@ fn attach_hooks(
         .iter()
         .filter(|hook| hook.used_by(options.backend, cgroup.is_some()))
     {
-        if hook.role == Role::StandIn && attached(&report, &LENGTHS) {
+        let is_spare = match hook.role {
+            Role::StandIn => attached(&report, &LENGTHS),
+            Role::Withhold => attached(&report, &[LSM_SENDS]),
+            _ => false,
+        };
+        if is_spare {
             continue;
         }
         let result = hook.attach(ebpf, btf, cgroup);
@@ -536,7 +543,8 @@ fn attach_hooks(
             // Where BPF LSM programs are refused, the cgroup backend is whole
             // without them.
             missed = !refusal.absent && !hook.is_lsm();
-            let is_replaced = LENGTHS.contains(&hook.name) || hook.role == Role::StandIn;
+            let is_replaced =
+                LENGTHS.contains(&hook.name) || matches!(hook.role, Role::StandIn | Role::Withhold);
             if !is_replaced {
                 report.uncovered.push(Uncovered {
                     path: hook.name.to_owned(),
@@ -571,12 +579,14 @@ fn attach_hooks(
     }
     .to_owned();
     report.lengths = attached(&report, &LENGTHS) || attached(&report, &STAND_INS);
+    report.withholds = attached(&report, &[WITHHOLD]);
     report.hashes = attached(&report, &["lsm.s/bprm_committed_creds"]);
     let sight = Sight {
         cgroup: cgroup.is_some(),
         is_part: options.cgroup.is_some(),
         lsm,
         lengths: report.lengths,
+        withholds: report.withholds,
         splices: KernelVersion::current()
             .is_ok_and(|version| version >= KernelVersion::new(6, 5, 0)),
     };

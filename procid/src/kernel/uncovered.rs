@@ -13,6 +13,8 @@ pub(super) struct Sight {
     pub(super) lsm: bool,
     /// The returns of sends and receives are seen.
     pub(super) lengths: bool,
+    /// What denied speakers write to TCP connections is dropped.
+    pub(super) withholds: bool,
     /// sendfile(2) and splice(2) pass the LSM hook of sends, as they do not
     /// where sockets have a way of their own for pages.
     /// <https://github.com/torvalds/linux/blob/v6.4/net/socket.c#L969>
@@ -91,9 +93,24 @@ const WAYS: &[Way] = &[
         "their sends pass no cgroup hook",
     ),
     (
-        "denials on connected sockets",
+        "denials on open TCP connections",
         |sight| !sight.lsm,
-        "sends on connected TCP and UDP sockets pass no cgroup hook: the connect is judged, and `procid cut` ends what is open",
+        "a policy does not judge again who connected one before it: `procid cut` ends what is open",
+    ),
+    (
+        "denials on accepted sockets",
+        |sight| !sight.lsm,
+        "no hook of the cgroup backend that can refuse sees who writes to one",
+    ),
+    (
+        "denials of speakers on TCP connections",
+        |sight| !sight.lsm && !sight.withholds,
+        "before Linux 6.16 no hook of the cgroup backend sees who writes to one before it leaves",
+    ),
+    (
+        "denials of speakers on MPTCP connections",
+        |sight| !sight.lsm,
+        "no hook of the cgroup backend sees who writes to one before it leaves",
     ),
     (
         "denials of sendfile and splice",
@@ -147,6 +164,7 @@ mod tests {
             is_part: false,
             lsm: true,
             lengths: true,
+            withholds: true,
             splices: true,
         };
         let count = |sight| paths(sight).count();
@@ -167,5 +185,11 @@ mod tests {
         ] {
             assert!(count(less) > count(all), "{less:?}");
         }
+        let without_lsm = Sight { lsm: false, ..all };
+        let neither = Sight {
+            withholds: false,
+            ..without_lsm
+        };
+        assert!(count(neither) > count(without_lsm));
     }
 }

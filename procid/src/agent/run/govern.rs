@@ -27,10 +27,14 @@ use crate::{
 /// What reads, compiles and enforces policies on this host; where nothing does,
 /// why.
 pub(super) fn manager(kernel: &mut Kernel, state_dir: &Path) -> Result<Manager, String> {
-    let lsm = kernel.report().backend.contains("lsm");
+    let report = kernel.report();
+    let host = HostToolchain {
+        lsm: report.backend.contains("lsm"),
+        withholds: report.withholds,
+    };
     let policies = kernel.take_policies().map_err(|error| error.to_string())?;
     Ok(Manager::new(
-        Box::new(HostToolchain { lsm }),
+        Box::new(host),
         Box::new(policies),
         Store::new(state_dir.to_owned()),
     ))

@@ -12,6 +12,8 @@ use crate::{
 pub(super) struct HostToolchain {
     /// LSM hooks are attached.
     pub(super) lsm: bool,
+    /// What denied speakers write to TCP connections is dropped.
+    pub(super) withholds: bool,
 }
 
 impl Toolchain for HostToolchain {
@@ -47,6 +49,13 @@ impl HostToolchain {
             "sends on TCP connections that are open already are not judged without BPF LSM"
                 .to_owned(),
         ];
+        if !self.withholds {
+            all.push(
+                "sends of other images than the one that connected it are not judged on TCP \
+                 connections before Linux 6.16 without BPF LSM"
+                    .to_owned(),
+            );
+        }
         for rule in &policy.rules {
             let what = if rule.ingress {
                 "accepted sockets"

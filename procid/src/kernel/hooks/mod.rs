@@ -25,7 +25,7 @@ use crate::{agent::settings::Backend, identity::containers::hierarchy};
 
 mod table;
 
-pub(crate) use table::{HOOKS, LENGTHS};
+pub(crate) use table::{HOOKS, LENGTHS, LSM_SENDS, WITHHOLD};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub(crate) enum Role {
     LsmExtra,
     /// Stand-ins for `sock_send_length` and `sock_recv_length`.
     StandIn,
+    /// What the cgroup backend does where no LSM hook judges sends.
+    Withhold,
 }
 
 /// One hook.
@@ -80,7 +82,7 @@ impl Hook {
     pub(crate) fn used_by(&self, backend: Backend, cgroup: bool) -> bool {
         match self.role {
             Role::Core => true,
-            Role::Cgroup => backend != Backend::Lsm && cgroup,
+            Role::Cgroup | Role::Withhold => backend != Backend::Lsm && cgroup,
             Role::LsmRecords | Role::LsmExtra => backend != Backend::Cgroup,
             Role::StandIn => true,
         }

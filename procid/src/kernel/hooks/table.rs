@@ -7,6 +7,11 @@ use super::{Attach, Hook, Role};
 /// What tells the bytes, errors and users of sends and receives.
 pub(crate) const LENGTHS: [&str; 2] = ["tp_btf/sock_send_length", "tp_btf/sock_recv_length"];
 
+/// Where the cgroup backend learns of denied TCP data.
+pub(crate) const WITHHOLD: &str = "tp_btf/tcp_sendmsg_locked";
+/// The LSM hook that refuses them.
+pub(crate) const LSM_SENDS: &str = "lsm/socket_sendmsg";
+
 const fn stand_in(program: &'static str, name: &'static str, function: &'static str) -> Hook {
     Hook {
         program,
@@ -325,7 +330,7 @@ pub(crate) const HOOKS: &[Hook] = &[
     },
     Hook {
         program: "lsm_sendmsg",
-        name: "lsm/socket_sendmsg",
+        name: LSM_SENDS,
         attach: Attach::Lsm("socket_sendmsg"),
         role: Role::LsmRecords,
         required: true,
@@ -342,5 +347,16 @@ pub(crate) const HOOKS: &[Hook] = &[
         gives: "the end of datagram and packet sockets",
         without: "the end of a packet socket is seen up to two seconds late",
         since: "5.7",
+    },
+    // Last: it is not needed where the LSM hook of sends is attached.
+    Hook {
+        program: "sendmsg_locked",
+        name: WITHHOLD,
+        attach: Attach::Tracepoint("tcp_sendmsg_locked"),
+        role: Role::Withhold,
+        required: false,
+        gives: "what denied speakers write to TCP connections is dropped",
+        without: "it is recorded, and leaves",
+        since: "6.16",
     },
 ];

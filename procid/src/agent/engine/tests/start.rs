@@ -37,6 +37,7 @@ fn ready_names_the_hooks_that_are_attached() {
         hooks: vec![hook("a", true), hook("b", false)],
         uncovered: Vec::new(),
         lengths: true,
+        withholds: true,
         hashes: false,
     });
     let record = &records(&mut engine)[0];
