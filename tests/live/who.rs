@@ -193,3 +193,53 @@ fn doctor_tries_and_tells() {
         assert!(printed.contains(hook), "{hook}: {printed}");
     }
 }
+
+#[test]
+fn ps_lists_what_runs_below_who_forked_it() {
+    let listener = listener::Tcp::on("127.0.0.1:0");
+    let mut stage = Stage::new();
+    let to = listener.address().to_string();
+    let mut program = stage.start(["connect", "--hold", "--to", &to]);
+    let act = program.act();
+    let told = |records: &procid_tests::records::Records| records.of_act(&act).len() == 1;
+    assert!(stage.agent.until(told));
+    let app = stage.app.clone();
+    stage.wait_for_hash(act.actor.pid, &app.file);
+
+    let (records, _) = answer(&stage.agent.ask(&["ps", "--json"]));
+    let pid = |record: &Value| record["process"]["pid"].as_u64();
+    let of = |wanted: u32| {
+        let found = records
+            .iter()
+            .find(|record| pid(record) == Some(wanted.into()));
+        found.unwrap_or_else(|| panic!("process {wanted} is not listed"))
+    };
+    let image = of(act.actor.pid);
+    assert_eq!(text(image, "/process/hash/sha256"), *app.sha256);
+    assert_eq!(text(image, "/procid/exe/inode"), app.file.inode);
+    assert_eq!(image["procid"]["sockets"], 1);
+    assert_eq!(
+        of(stage.agent.pid().as_raw_nonzero().get().cast_unsigned())["procid"]["sockets"],
+        0
+    );
+
+    // This test has forked it.
+    let tree = stage.agent.ask(&["ps", "--tree"]);
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let column = |name: &str| {
+        let line = tree.lines().find(|line| line.ends_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {tree}")).len() - name.len()
+    };
+    let own = std::env::current_exe().unwrap();
+    let own = own.display().to_string();
+    let below = app.path.display().to_string();
+    assert_eq!(column(&below), column(&own) + 2, "{tree}");
+    program.finish();
+
+    let nobody = Command::new(procid())
+        .args(["ps", "--socket", "/nonexistent/socket"])
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(4));
+}

@@ -25,6 +25,9 @@ pub enum Question {
     /// coverage record.
     Who(Box<Query>, oneshot::Sender<Vec<Record>>),
     Status(oneshot::Sender<Status>),
+    /// The images that run now, oldest first, the last record being the coverage
+    /// record.
+    Processes(oneshot::Sender<Vec<Record>>),
     /// The image of that entity id.
     Process(String, oneshot::Sender<Option<Record>>),
     /// A change of the policy, by a caller who may make it.
@@ -106,6 +109,13 @@ impl Handle {
     /// The agent has stopped.
     pub async fn policy(&self) -> Result<Result<Shown, Refusal>, Stopped> {
         self.ask(Question::Policy).await
+    }
+
+    /// # Errors
+    ///
+    /// The agent has stopped.
+    pub async fn processes(&self) -> Result<Vec<Record>, Stopped> {
+        self.ask(Question::Processes).await
     }
 
     /// # Errors

@@ -448,6 +448,9 @@ impl<W: Write> Agent<W> {
             Question::Who(query, sender) => {
                 let _gone = sender.send(self.engine.who(&query));
             }
+            Question::Processes(sender) => {
+                let _gone = sender.send(self.engine.processes());
+            }
             Question::Process(entity_id, sender) => {
                 let _gone = sender.send(self.engine.process(&entity_id));
             }

@@ -94,7 +94,20 @@ impl Client {
     pub async fn who(&self, query: &Query) -> Result<Answer, ClientError> {
         let parameters = serde_urlencoded::to_string(Parameters::from(query))
             .map_err(|error| self.broken(error))?;
-        let response = self.get(&format!("/v1/who?{parameters}")).await?;
+        self.answer(&format!("/v1/who?{parameters}")).await
+    }
+
+    /// The images that run now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`].
+    pub async fn processes(&self) -> Result<Answer, ClientError> {
+        self.answer("/v1/processes").await
+    }
+
+    async fn answer(&self, target: &str) -> Result<Answer, ClientError> {
+        let response = self.get(target).await?;
         Ok(Answer {
             socket: self.socket.clone(),
             body: response.into_body(),

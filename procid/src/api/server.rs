@@ -140,6 +140,7 @@ pub(super) fn router(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/who", get(who))
+        .route("/v1/processes", get(processes))
         .route("/v1/processes/{entity_id}", get(process))
         .route("/v1/policy", get(policy::show))
         .route("/v1/policy/apply", post(policy::apply))
@@ -152,8 +153,8 @@ pub(super) fn router(handle: Handle) -> Router {
         .fallback(async || {
             Refusal(
                 StatusCode::NOT_FOUND,
-                "there is no such resource; ask /v1/status, /v1/who, /v1/processes/ENTITY_ID or \
-                 /v1/policy"
+                "there is no such resource; ask /v1/status, /v1/who, /v1/processes, \
+                 /v1/processes/ENTITY_ID or /v1/policy"
                     .to_owned(),
             )
         })
@@ -208,14 +209,21 @@ async fn who(
         parameters.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.body_text()))?;
     let query = Query::try_from(parameters)
         .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let records = handle.who(query).await?;
-    // Each record becomes text only when the caller takes it.
+    Ok(lines(handle.who(query).await?))
+}
+
+async fn processes(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    Ok(lines(handle.processes().await?))
+}
+
+/// A record a line. Each becomes text only when the caller takes it.
+fn lines(records: Vec<Record>) -> Response {
     let lines = stream::iter(records.into_iter().map(|record| line(&record)));
-    Ok((
+    (
         [(header::CONTENT_TYPE, "application/x-ndjson")],
         Body::from_stream(lines),
     )
-        .into_response())
+        .into_response()
 }
 
 async fn process(
@@ -291,6 +299,9 @@ mod tests {
                     });
                 }
                 Question::Change(..) | Question::Explain(..) | Question::Policy(_) => {}
+                Question::Processes(sender) => {
+                    let _gone = sender.send(vec![record(8), coverage()]);
+                }
                 Question::Process(id, sender) => {
                     let _gone = sender.send((id == "known").then(|| record(9)));
                 }
@@ -354,6 +365,10 @@ mod tests {
         assert_eq!(answer.next().await.unwrap(), Some(coverage()));
         assert_eq!(answer.next().await.unwrap(), None);
         assert_eq!(client.process("known").await.unwrap(), Some(record(9)));
+        let mut answer = client.processes().await.unwrap();
+        assert_eq!(answer.next().await.unwrap(), Some(record(8)));
+        assert_eq!(answer.next().await.unwrap(), Some(coverage()));
+        assert_eq!(answer.next().await.unwrap(), None);
         assert_eq!(client.process("a/../b?c").await.unwrap(), None);
 
         running.stop.send(()).unwrap();

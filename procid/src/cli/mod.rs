@@ -8,6 +8,7 @@
 //! | [`state_dir`] | where it keeps its state |
 //! | [`privilege`] | which capabilities it needs to attach and keeps after |
 //! | [`who`] | `procid who`: which image is speaking on a connection |
+//! | [`ps`] | `procid ps`: the images that run now |
 //! | [`policy`] | `procid policy`: which policy is in force |
 //! | [`block`] | `procid block`, `procid unblock` |
 //! | [`cut`] | `procid cut`: close a connection |
@@ -33,6 +34,7 @@ pub mod failure;
 pub mod output;
 pub mod policy;
 pub mod privilege;
+pub mod ps;
 pub mod run;
 pub mod service;
 pub mod state_dir;
@@ -60,6 +62,7 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Who(who::Who),
+    Ps(ps::Ps),
     Cut(cut::Cut),
     Policy(policy::Policy),
     Block(block::Block),
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(run) => run.execute(),
             Command::Who(who) => who.execute(),
+            Command::Ps(ps) => ps.execute(),
             Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),
             Command::Block(block) => block.execute(),

@@ -1,6 +1,6 @@
 //! One process image.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use procid_common::{
     image::{FileState, ImageId, flags},
@@ -58,6 +58,8 @@ pub struct Image {
     pub hash: FileHash,
     /// The script that this image interprets.
     pub script: Option<Arc<Script>>,
+    /// `event.sequence` of the record that told of it; `None`: none has yet.
+    pub sequence: Option<NonZero<u64>>,
 }
 
 impl Image {

@@ -12,6 +12,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZero,
     sync::Arc,
 };
 
@@ -100,6 +101,7 @@ impl Images {
             provenance: Provenance::Live,
             hash: no_hash_yet(record.flags),
             script: None,
+            sequence: None,
         };
         match parent.and_then(|id| self.images.get(&id)) {
             Some(parent) => inherit(&mut image, parent),
@@ -152,6 +154,13 @@ impl Images {
     /// Takes in the end of a process.
     pub fn exit(&mut self, event: &Exit) {
         self.end(event.id, event.header.boot_ns);
+    }
+
+    /// A record has told of this image.
+    pub fn tell(&mut self, id: &ImageId, sequence: Option<NonZero<u64>>) {
+        if let Some(image) = self.images.get_mut(id) {
+            image.sequence = sequence;
+        }
     }
 
     pub fn get(&self, id: &ImageId) -> Option<&Image> {
@@ -305,6 +314,7 @@ impl Images {
             provenance,
             hash,
             script,
+            sequence: None,
         }
     }
 

@@ -284,6 +284,10 @@ pub struct Procid {
     /// Cgroup v2 id, decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Id>,
+    /// Answers about images: open connections that it has opened, accepted or
+    /// used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u64>,
     /// Network namespace of the process, where it is not its socket's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,

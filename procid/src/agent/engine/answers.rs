@@ -1,6 +1,8 @@
 //! What is known, to who asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use procid_common::image::ImageId;
 
 use super::Engine;
 use crate::{
@@ -15,9 +17,9 @@ use crate::{
     time::rfc3339_ns,
 };
 
-/// Most connections in one answer, so that no question makes the agent grow;
-/// the newest are given, and the coverage record counts the others.
-pub const WHO_MAX: usize = 10_000;
+/// Most connections or images in one answer, so that no question makes the agent
+/// grow; the newest are given, and the coverage record counts the others.
+pub const ANSWER_MAX: usize = 10_000;
 /// Name of that count among what an answer could have missed.
 const OVER_LIMIT: &str = "over-answer-limit";
 
@@ -36,7 +38,7 @@ impl Engine {
             }
         }
         found.sort_by_key(|(at_ns, key, ..)| (*at_ns, **key));
-        let over = found.len().saturating_sub(WHO_MAX);
+        let over = found.len().saturating_sub(ANSWER_MAX);
         let renderer = self.renderer();
         let mut records: Vec<Record> = found[over..]
             .iter()
@@ -47,6 +49,33 @@ impl Engine {
             .collect();
         for record in &mut records {
             self.put_container(record);
+        }
+        records.push(render::coverage(self.coverage(over as u64)));
+        records
+    }
+
+    /// The images that run now, oldest first, as [`Self::who`] gives connections.
+    pub fn processes(&self) -> Vec<Record> {
+        let mut sockets: HashMap<ImageId, u64> = HashMap::new();
+        for (_, connection) in self.connections.iter() {
+            if connection.ended_ns.is_none() {
+                for image in connection.images() {
+                    *sockets.entry(image).or_default() += 1;
+                }
+            }
+        }
+        let mut images: Vec<ImageId> = self.images.live().map(|image| image.id).collect();
+        images.sort_unstable();
+        let over = images.len().saturating_sub(ANSWER_MAX);
+        let renderer = self.renderer();
+        let mut records = Vec::with_capacity(images.len() - over + 1);
+        for id in &images[over..] {
+            let mut record = renderer.image(id);
+            self.put_container(&mut record);
+            if let Some(procid) = &mut record.procid {
+                procid.sockets = Some(sockets.get(id).copied().unwrap_or(0));
+            }
+            records.push(record);
         }
         records.push(render::coverage(self.coverage(over as u64)));
         records

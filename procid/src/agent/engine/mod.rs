@@ -57,7 +57,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use answers::WHO_MAX;
+pub use answers::ANSWER_MAX;
 pub use queue::HOLD_NS;
 
 /// Cause of loss: an open connection was forgotten for want of room.
@@ -512,6 +512,10 @@ impl Engine {
             Item::Used(key, speaker) => Some((*key, Some(speaker.image))),
             _ => None,
         };
+        let born = match &what {
+            Item::Fork(id) | Item::Exec(id) | Item::Row(id) => Some(*id),
+            _ => None,
+        };
         let mut record = match what {
             Item::Ready(ready) => renderer.ready(*ready, at_ns),
             Item::Policy(news) => renderer.policy(*news, at_ns),
@@ -543,6 +547,9 @@ impl Engine {
         self.emitted += 1;
         if let Some(event) = &mut record.event {
             event.sequence = Some(self.emitted);
+        }
+        if let Some(id) = born {
+            self.images.tell(&id, NonZero::new(self.emitted));
         }
         if let Some((key, speaker)) = told
             && let Some(connection) = self.connections.get_mut(&key)

@@ -1,6 +1,8 @@
 //! Births and ends of images, hashes that came late, rows of processes.
 
-use procid_common::image::ImageId;
+use std::num::NonZero;
+
+use procid_common::image::{ImageId, flags};
 
 use super::{
     Head, Renderer,
@@ -54,14 +56,33 @@ impl Renderer<'_> {
     /// A row of the snapshot. The exec itself may have been told since, where
     /// the kernel was between the two when the row was read.
     pub(in crate::agent) fn row(&self, id: &ImageId) -> Record {
-        let mut record = self.image(id);
+        let mut record = self.state(id);
         record.procid.get_or_insert_default().provenance =
             Some(provenance(Provenance::Snapshot).to_owned());
         record
     }
 
-    /// An image as it is known now: an answer.
+    /// An image as it is known now: the record that told of it, with what became
+    /// known since.
     pub(in crate::agent) fn image(&self, id: &ImageId) -> Record {
+        let image = self.images.get(id);
+        let mut record = match image {
+            Some(image) if image.provenance == Provenance::Live => {
+                if image.flags & flags::FORKED == 0 {
+                    self.exec(id, image.born_ns)
+                } else {
+                    self.fork(id, image.born_ns)
+                }
+            }
+            _ => self.row(id),
+        };
+        if let Some(event) = &mut record.event {
+            event.sequence = image.and_then(|image| image.sequence).map(NonZero::get);
+        }
+        record
+    }
+
+    fn state(&self, id: &ImageId) -> Record {
         let image = self.images.get(id);
         let mut record = self.record(&Head {
             action: "exec",

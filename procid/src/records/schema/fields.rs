@@ -335,6 +335,7 @@ pub const FIELDS: &[Field] = &[
     any("procid.loginuid", Kind::Id32),
     any("procid.sessionid", Kind::Id32),
     any("procid.cgroup.id", Kind::Decimal),
+    any("procid.sockets", Kind::Long),
     any("procid.netns", Kind::Decimal),
     any("procid.flags", Kind::Keywords),
     any("procid.unknown", Kind::KeywordMap),

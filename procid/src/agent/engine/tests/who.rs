@@ -75,11 +75,11 @@ fn who_matches_by_what_is_known() {
 #[test]
 fn one_answer_is_bounded_and_says_so() {
     let mut engine = engine_with_curl();
-    for cookie in 1..=WHO_MAX as u64 + 3 {
+    for cookie in 1..=ANSWER_MAX as u64 + 3 {
         engine.event(Event::Attempt(attempt(cookie, 1, NOW + cookie)));
     }
     let answer = engine.who(&Query::default());
-    assert_eq!(answer.len(), WHO_MAX + 1);
+    assert_eq!(answer.len(), ANSWER_MAX + 1);
     let coverage = checked(answer.last().unwrap());
     assert_eq!(
         coverage["procid"]["coverage"]["lost"]["over-answer-limit"],
@@ -118,4 +118,27 @@ fn a_container_is_its_cgroups() {
     let answer = engine.who(&query);
     assert_eq!(answer.len(), 2);
     assert_eq!(checked(&answer[0])["container"]["id"], CONTAINER);
+}
+
+#[test]
+fn the_images_that_run_are_listed_with_what_they_hold_open() {
+    let mut engine = engine_with_curl();
+    for cookie in [7, 8] {
+        engine.event(Event::Attempt(attempt(cookie, 1, NOW)));
+        engine.event(Event::Outcome(outcome(cookie, 1, NOW, 0)));
+    }
+    records(&mut engine);
+    let sockets = |engine: &Engine| {
+        let mut all = engine.processes();
+        let coverage = checked(&all.pop().unwrap());
+        assert!(coverage["procid"]["coverage"].is_object());
+        let of = |record: &Record| record.process.as_ref()?.pid;
+        let curl = all.iter().find(|record| of(record) == Some(10));
+        curl.map(|record| checked(record)["procid"]["sockets"].clone())
+    };
+    assert_eq!(sockets(&engine), Some(2.into()));
+    engine.event(Event::Close(close(7, 1, NOW + 10)));
+    assert_eq!(sockets(&engine), Some(1.into()));
+    engine.event(exit(image(10), NOW + 20, 0));
+    assert_eq!(sockets(&engine), None);
 }
