@@ -177,7 +177,10 @@ impl Engine {
                 Some(Within::Container(id)) => Some(id),
                 _ => None,
             },
-            verdict: (is_live || by.is_some()).then_some("allow"),
+            verdict: match (by, connection.judged.as_deref()) {
+                (None, Some(judged)) => Some(render::verdict(judged.verdict)),
+                _ => (is_live || by.is_some()).then_some("allow"),
+            },
             start: Some(
                 self.frame
                     .clock

@@ -2,7 +2,7 @@
 
 use procid_common::{
     image::ImageId,
-    policy::{NO_RULE, verdict},
+    policy::{self, NO_RULE},
     socket::{Hook, flags},
 };
 
@@ -123,14 +123,7 @@ impl Renderer<'_> {
     /// What the policy said, and which rule.
     fn put_judged(&self, record: &mut Record, procid: &mut Procid, judged: &Judged) {
         let rules = &self.frame.rules;
-        procid.verdict = Some(
-            match judged.verdict {
-                verdict::DENY => "deny",
-                verdict::AUDIT => "audit",
-                _ => "allow",
-            }
-            .to_owned(),
-        );
+        procid.verdict = Some(verdict(judged.verdict).to_owned());
         procid.generation = Some(judged.generation);
         if judged.unknown {
             procid.flags.push("hash-unknown".to_owned());
@@ -410,6 +403,15 @@ pub(in crate::agent) fn community_id_of(connection: &Connection) -> Option<Strin
 pub(in crate::agent) fn uid(connection: &Connection) -> Option<u32> {
     let seen = connection.provenance == Provenance::Live && !connection.is_kernels();
     seen.then_some(connection.actor.creds.euid)
+}
+
+/// `procid.verdict`, by number of [`policy::verdict`].
+pub(in crate::agent) const fn verdict(number: u32) -> &'static str {
+    match number {
+        policy::verdict::DENY => "deny",
+        policy::verdict::AUDIT => "audit",
+        _ => "allow",
+    }
 }
 
 /// `procid.cgroup` of a connection's records.

@@ -25,7 +25,7 @@ mod policy;
 mod process;
 mod report;
 
-pub(super) use connection::{Telling, cgroup, community_id_of, pid, uid};
+pub(super) use connection::{Telling, cgroup, community_id_of, pid, uid, verdict};
 pub(super) use policy::PolicyNews;
 pub(super) use process::hex;
 pub(super) use report::{Ready, coverage};

@@ -97,6 +97,30 @@ fn an_image_is_found_by_its_entity_id() {
 }
 
 #[test]
+fn who_finds_what_was_denied() {
+    let mut engine = engine_with_curl();
+    for (cookie, verdict) in [(7, verdict::DENY), (8, verdict::AUDIT), (9, verdict::ALLOW)] {
+        let mut event = attempt(cookie, 1, NOW);
+        event.verdict = verdict;
+        event.generation = 3;
+        engine.event(Event::Attempt(event));
+        engine.event(Event::Outcome(outcome(cookie, 1, NOW, 0)));
+    }
+    records(&mut engine);
+    for (word, flow) in [("deny", "7.1"), ("audit", "8.1"), ("allow", "9.1")] {
+        let query = Query {
+            verdict: Some(word.to_owned()),
+            ..Query::default()
+        };
+        let answer = engine.who(&query);
+        assert_eq!(answer.len(), 2, "{word}");
+        let record = checked(&answer[0]);
+        assert_eq!(record["procid"]["flow_id"], flow);
+        assert_eq!(record["procid"]["verdict"], word);
+    }
+}
+
+#[test]
 fn a_container_is_its_cgroups() {
     let mut engine = engine_with_curl();
     for (cookie, cgroup) in [(7, 4242), (8, 42), (9, 99)] {
