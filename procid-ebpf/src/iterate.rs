@@ -14,7 +14,7 @@ use procid_common::{
 };
 
 use crate::{
-    connect::internet_sk,
+    connect::{internet_sk, typed_sk},
     file::facts_of,
     identity::image_of,
     kernel::{Kptr, offset},
@@ -22,7 +22,7 @@ use crate::{
     policy::lineage::find,
     process::{describe, refused},
     socket::counts,
-    tag::{carry_tag, tag_found},
+    tag::{carry_tag, tag_found, tag_of},
     withhold::remember,
 };
 
@@ -226,16 +226,43 @@ pub(crate) extern "C" fn iterate_counts(ctx: *const StorageContext) -> i32 {
         return 0;
     }
     // SAFETY: not null; a tag, which lives as long as the iterator is at it.
-    let tag = unsafe { &*ctx.value };
+    write_counts(ctx.meta, Kptr(sk as u64), unsafe { &*ctx.value });
+    0
+}
+
+/// The same of every descriptor that is a socket with a tag, where the kernel
+/// lends no iterator over tags: see `kernel::iterators`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub(crate) extern "C" fn iterate_held_counts(ctx: *const TaskFileContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let ctx = unsafe { &*ctx };
+    if ctx.task.is_null() || ctx.file.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, as the helper asks.
+    let socket = unsafe { bpf_sock_from_file(ctx.file.cast()) }.cast::<u8>();
+    if socket.is_null() {
+        return 0;
+    }
+    if let Some(sk) = typed_sk(socket)
+        && let Some(tag) = tag_of(sk)
+    {
+        write_counts(ctx.meta, Kptr::of(sk), tag);
+    }
+    0
+}
+
+#[inline(always)]
+fn write_counts(meta: *const *mut c_void, sk: Kptr, tag: &SocketTag) {
     let row = Close {
         header: row_header::<Close>(kind::COUNTS_ROW),
         cookie: tag.cookie,
         flow: tag.primary,
         hook: 0,
-        counts: counts(Kptr(sk as u64), tag),
+        counts: counts(sk, tag),
     };
-    write(ctx.meta, (&raw const row).cast(), size_of::<Close>());
-    0
+    write(meta, (&raw const row).cast(), size_of::<Close>());
 }
 
 /// Takes over the tag of every socket that an earlier set of programs tagged:

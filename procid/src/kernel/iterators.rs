@@ -27,7 +27,7 @@ const fn over(program: &'static str, target: &'static str, gives: &'static str) 
 }
 
 /// Those without which the agent does not start.
-pub(super) const ITERATORS: [Iterator; 7] = [
+pub(super) const ITERATORS: [Iterator; 6] = [
     over("iterate_tasks", "task", "processes older than the agent"),
     over(
         "iterate_sockets",
@@ -38,11 +38,6 @@ pub(super) const ITERATORS: [Iterator; 7] = [
         "iterate_files",
         "task_file",
         "inode state for verified hashes",
-    ),
-    over(
-        "iterate_counts",
-        "bpf_sk_storage_map",
-        "bytes of connections that live on",
     ),
     over(
         "iterate_lineages",
@@ -61,7 +56,23 @@ pub(super) const ITERATORS: [Iterator; 7] = [
     ),
 ];
 
-/// Loaded where an agent was killed.
+/// The bytes of connections that live on: the first of these that is allowed.
+/// Some kernels refuse every iterator over the values of a map, `EPERM`.
+pub(super) const COUNTS: [Iterator; 2] = [
+    over(
+        "iterate_counts",
+        "bpf_sk_storage_map",
+        "bytes of connections that live on",
+    ),
+    over(
+        "iterate_held_counts",
+        "task_file",
+        "the same, of sockets that a process holds",
+    ),
+];
+
+/// Loaded where an agent was killed; where it is refused, [`super::carry`] does
+/// what it can.
 pub(super) const CARRY_TAGS: Iterator = over(
     "carry_tags",
     "bpf_sk_storage_map",

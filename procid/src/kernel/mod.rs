@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`hooks`] | every hook procid can use, in one table |
 //! | [`btf`] | offsets of kernel fields |
+//! | [`carry`] | the tags of an ended agent, where no iterator has them |
 //! | [`cgroups`] | cgroups by their ids |
 //! | [`heap`] | memory that was needed to begin |
 //! | [`iterators`] | what each iterator is for |
@@ -56,7 +57,7 @@ use crate::{
 use btf::KernelTypes;
 use cgroups::{HostCgroups, NoCgroups};
 use hooks::{HOOKS, LENGTHS, LSM_SENDS, Role, WITHHOLD};
-use iterators::{ITERATORS, iterator};
+use iterators::{COUNTS, ITERATORS, iterator};
 use losses::Losses;
 use pins::Pins;
 use policy::{Earlier, ImageHashes};
@@ -65,6 +66,7 @@ use uncovered::Sight;
 mod accounts;
 mod asked;
 pub mod btf;
+mod carry;
 mod cgroups;
 pub mod heap;
 mod hooks;
@@ -124,7 +126,9 @@ pub struct Kernel {
     losses: Losses,
     known_files: KnownFiles,
     inspector: Arc<iterate::Inspector>,
-    tags: OwnedFd,
+    /// The map of tags, where an iterator goes over it; else one over descriptors
+    /// stands in.
+    counts_of: Option<OwnedFd>,
     image_hashes: ImageHashes,
     /// What the programs log of their own failures.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -189,12 +193,22 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
-        let (report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
+        let (mut report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
         for iterator in &ITERATORS {
             iterator.load(&mut ebpf, &btf).map_err(|error| {
                 let name = iterator.program;
                 AttachError::new(format!("the {name} iterator was refused: {error:#}"))
             })?;
+        }
+        let [of_tags, of_held] = &COUNTS;
+        let counts_tags = of_tags.load(&mut ebpf, &btf).is_ok();
+        if !counts_tags {
+            of_held.load(&mut ebpf, &btf).map_err(|error| {
+                AttachError::new(format!(
+                    "both iterators over sockets were refused: {error:#}"
+                ))
+            })?;
+            report.uncovered.extend(uncovered::without_tag_iterator());
         }
         pins::ensure_bpffs();
         let earlier = takeover::take_over(&mut ebpf, &btf, watched);
@@ -214,7 +228,7 @@ impl Kernel {
             losses: Losses::take(&mut ebpf)?,
             known_files: KnownFiles::take(&mut ebpf)?,
             inspector: Arc::new(iterate::Inspector::new(inspector)),
-            tags: map_fd(&ebpf, "TAGS")?,
+            counts_of: counts_tags.then(|| map_fd(&ebpf, "TAGS")).transpose()?,
             image_hashes: ImageHashes::take(&mut ebpf)?,
             report,
             args: options.args,
@@ -350,14 +364,19 @@ impl Kernel {
         Ok(events)
     }
 
-    /// What every tagged socket has sent and received so far: `CountsRow` events.
+    /// What every tagged socket has sent and received so far: `CountsRow` events,
+    /// where an iterator over descriptors stands in several of one socket.
     ///
     /// # Errors
     ///
     /// The kernel's refusal.
     pub fn counts(&self) -> io::Result<Vec<Event>> {
-        let over = iterate::Over::Map(self.tags.as_fd());
-        iterate::rows(iterator(&self.ebpf, "iterate_counts")?, over)
+        let [of_tags, of_held] = &COUNTS;
+        let (which, over) = match &self.counts_of {
+            Some(tags) => (of_tags, iterate::Over::Map(tags.as_fd())),
+            None => (of_held, iterate::Over::All),
+        };
+        iterate::rows(iterator(&self.ebpf, which.program)?, over)
     }
 
     /// The programs' accounts of datagram destinations; can be taken once.

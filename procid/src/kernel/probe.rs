@@ -9,7 +9,7 @@ use super::{
     btf::KernelTypes,
     ensure_tracefs,
     hooks::{self, HOOKS, LENGTHS, Role},
-    iterators::{CARRY_TAGS, ITERATORS},
+    iterators::{CARRY_TAGS, COUNTS, ITERATORS, Iterator},
     kept_maps, load,
     pins::{self, Pins},
 };
@@ -100,18 +100,32 @@ pub fn probe(options: &Options) -> Vec<Probe> {
             required: hook.required && !lsm,
         });
     }
-    for iterator in ITERATORS.iter().chain([&CARRY_TAGS]) {
+    let mut load = |iterator: &Iterator, without: Option<&str>| {
         let result = iterator.load(&mut ebpf, &btf);
-        probes.push(Probe {
+        Probe {
             what: format!("load iter/{} ({})", iterator.target, iterator.program),
+            means: match without {
+                Some(without) if result.is_err() => format!("without it: {without}"),
+                _ => iterator.gives.to_owned(),
+            },
             result: result
                 .map(|()| "loaded".to_owned())
-                .map_err(|error| format!("{error:#}")),
-            means: iterator.gives.to_owned(),
+                .map_err(|error| error.root_cause().to_string()),
             remedy: None,
-            required: true,
-        });
-    }
+            required: without.is_none(),
+        }
+    };
+    probes.extend(ITERATORS.iter().map(|iterator| load(iterator, None)));
+    let [of_tags, of_held] = &COUNTS;
+    probes.push(load(
+        of_tags,
+        Some("the sockets that a process holds are looked through instead"),
+    ));
+    probes.push(load(of_held, None));
+    probes.push(load(
+        &CARRY_TAGS,
+        Some("the tags of sockets that a process holds are taken over one by one"),
+    ));
     pins::ensure_bpffs();
     let pinned = kept_maps(&ebpf)
         .map_err(io::Error::other)

@@ -15,6 +15,7 @@ use procid_common::{
 use zerocopy::FromBytes as _;
 
 use super::{
+    carry::carry,
     iterate,
     iterators::{CARRY_TAGS, iterator},
     lineage,
@@ -38,12 +39,9 @@ pub(super) fn take_over(ebpf: &mut Ebpf, btf: &Btf, cgroup: u64) -> Earlier {
     if alike.is_empty() {
         return earlier;
     }
-    if let Err(error) = CARRY_TAGS.load(ebpf, btf) {
-        tracing::warn!("the tags of sockets cannot be taken over: {error:#}");
-        return earlier;
-    }
+    let by_iterator = CARRY_TAGS.load(ebpf, btf).is_ok();
     for left in alike {
-        let taken = tags(ebpf, left)
+        let taken = tags(ebpf, left, by_iterator)
             .and_then(|()| hashes(ebpf, left))
             .and_then(|()| policies(left, &mut earlier));
         if let Err(error) = taken {
@@ -53,8 +51,11 @@ pub(super) fn take_over(ebpf: &mut Ebpf, btf: &Btf, cgroup: u64) -> Earlier {
     earlier
 }
 
-fn tags(ebpf: &Ebpf, left: &Left) -> io::Result<()> {
+fn tags(ebpf: &mut Ebpf, left: &Left, by_iterator: bool) -> io::Result<()> {
     let tags = left.map("TAGS")?;
+    if !by_iterator {
+        return carry(ebpf, tags);
+    }
     let over = iterate::Over::Map(tags.fd().as_fd());
     iterate::rows(iterator(ebpf, CARRY_TAGS.program)?, over).map(drop)
 }
