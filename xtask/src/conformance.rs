@@ -6,7 +6,7 @@ mod page;
 
 use std::{
     ffi::{OsStr, OsString},
-    fs,
+    fmt, fs,
     num::NonZero,
     panic::resume_unwind,
     path::PathBuf,
@@ -51,11 +51,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if wanted("live") {
         outcomes.push(test::part("live", live));
     }
-    let in_vms: Vec<_> = kernels::TESTED
+    let kernels: Vec<_> = kernels::TESTED
         .into_iter()
         .filter(|it| wanted(it))
         .collect();
-    outcomes.extend(on_kernels(&in_vms, None));
+    outcomes.extend(in_vms(&whole_table(&kernels)));
     if args.write {
         write(&outcomes)?;
     } else {
@@ -96,23 +96,73 @@ pub(crate) fn live(summaries: &mut Summaries) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Every path on kernels in virtual machines, as many at once as this host has
-/// processors, after another test suite, if one is given, in the same machines.
-pub(crate) fn on_kernels(kernels: &[&str], suite: Option<&str>) -> Vec<Outcome> {
+/// What one virtual machine is booted for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Errand {
+    /// A test suite.
+    Suite(&'static str),
+    /// Every path with one backend, and the same denied.
+    Table(&'static str),
+}
+
+impl fmt::Display for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Suite(_) => "suite",
+            Self::Table(backend) => backend,
+        })
+    }
+}
+
+/// A kernel, and what it is booted for.
+pub(crate) type Boot = (&'static str, Errand);
+
+/// The boots of every kernel's whole table.
+pub(crate) fn whole_table(kernels: &[&'static str]) -> Vec<Boot> {
+    let of_kernel =
+        |&kernel: &&'static str| BACKENDS_IN_VM.map(|backend| (kernel, Errand::Table(backend)));
+    kernels.iter().flat_map(of_kernel).collect()
+}
+
+/// Those of every kernel with all its backends at once, and of each backend
+/// alone where it differs most: the oldest kernel for LSM, which lacks hooks
+/// there, and the newest for cgroups, which has most there. What they leave out
+/// is in [`whole_table`].
+pub(crate) fn short_table(kernels: &[&'static str]) -> Vec<Boot> {
+    let mut boots: Vec<_> = kernels
+        .iter()
+        .map(|&kernel| (kernel, Errand::Table("auto")))
+        .collect();
+    boots.extend(
+        kernels
+            .first()
+            .map(|&oldest| (oldest, Errand::Table("lsm"))),
+    );
+    boots.extend(
+        kernels
+            .last()
+            .map(|&newest| (newest, Errand::Table("cgroup"))),
+    );
+    boots
+}
+
+/// Runs them in virtual machines, as many at once as this host has processors.
+pub(crate) fn in_vms(boots: &[Boot]) -> Vec<Outcome> {
     let at_once = available_parallelism()
         .map_or(1, NonZero::get)
-        .min(kernels.len());
+        .min(boots.len());
     let next = AtomicUsize::new(0);
     let machine = || {
         let mut outcomes = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(kernel) = kernels.get(index) else {
+            let Some(&(kernel, errand)) = boots.get(index) else {
                 return outcomes;
             };
-            let output = Summaries::labelled(format!("{kernel:<5}| "));
-            let outcome = test::part_among(&format!("vm {kernel}"), output, |summaries| {
-                on_kernel(kernel, suite, summaries)
+            let name = format!("{kernel} {errand}");
+            let output = Summaries::labelled(format!("{name:<12}| "));
+            let outcome = test::part_among(&format!("vm {name}"), output, |summaries| {
+                in_vm(kernel, errand, summaries)
             });
             outcomes.push((index, outcome));
         }
@@ -131,31 +181,24 @@ pub(crate) fn on_kernels(kernels: &[&str], suite: Option<&str>) -> Vec<Outcome> 
 /// # Errors
 ///
 /// When the suite fails, or a record is missing or wrong.
-fn on_kernel(
-    kernel: &str,
-    suite: Option<&str>,
-    summaries: &mut Summaries,
-) -> Result<Option<String>> {
+fn in_vm(kernel: &str, errand: Errand, summaries: &mut Summaries) -> Result<Option<String>> {
     if let Some(reason) = vm::unsupported() {
         return Ok(Some(reason));
     }
-    let mut script = String::from("failed=0\n");
-    if suite.is_some() {
-        script.push_str("suite --test-threads=1 || failed=1\n");
-    }
-    script.push_str("conformance \"$@\" || failed=1\n");
-    script.push_str("conformance --denied \"$@\" || failed=1\nexit $failed");
-    let mut command: Vec<OsString> = ["sh", "-c", &script, "sh", "--json", "--kernel", kernel]
-        .map(OsString::from)
-        .to_vec();
-    command.extend(BACKENDS_IN_VM.map(|backend| format!("--backend={backend}").into()));
-    command.extend(SIZES_IN_VM.map(|size| format!("--size={size}").into()));
+    let (suite, command) = match errand {
+        Errand::Suite(suite) => (suite, vec!["suite".into(), "--test-threads=1".into()]),
+        Errand::Table(backend) => {
+            let script = "failed=0\nsuite \"$@\" || failed=1\n\
+                          suite --denied \"$@\" || failed=1\nexit $failed";
+            let words = ["sh", "-c", script, "sh", "--json", "--kernel", kernel];
+            let mut command: Vec<OsString> = words.map(OsString::from).to_vec();
+            command.push(format!("--backend={backend}").into());
+            command.extend(SIZES_IN_VM.map(|size| format!("--size={size}").into()));
+            ("conformance", command)
+        }
+    };
     let mut job = vm::Job::new(&command)?;
-    let conformance = build::test_suite("conformance")?;
-    job.add_file(&conformance, OsStr::new("conformance"));
-    if let Some(suite) = suite {
-        job.add_file(&build::test_suite(suite)?, OsStr::new("suite"));
-    }
+    job.add_file(&build::test_suite(suite)?, OsStr::new("suite"));
     let status = job.run(kernel, &mut |bytes: &[u8]| summaries.take(bytes))?;
     if status != 0 {
         bail!("the tests exited with status {status}");
@@ -205,4 +248,22 @@ fn write(outcomes: &[Outcome]) -> Result<()> {
     fs::write(&path, page::write(&cells)).with_context(|| path.display().to_string())?;
     println!("{}: {} cells", path.display(), cells.len());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_table_has_every_kernel_and_every_backend() {
+        let boots = short_table(&kernels::TESTED);
+        let has = |kernel: Option<&str>, backend: &str| {
+            boots.iter().any(|(of, errand)| {
+                kernel.is_none_or(|kernel| kernel == *of) && errand.to_string() == backend
+            })
+        };
+        assert!(kernels::TESTED.iter().all(|it| has(Some(it), "auto")));
+        assert!(BACKENDS_IN_VM.iter().all(|backend| has(None, backend)));
+        assert!(boots.len() < whole_table(&kernels::TESTED).len());
+    }
 }

@@ -14,6 +14,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +26,9 @@ use self::{
     kernels::Kernel,
 };
 use crate::{build, host, setup};
+
+/// Machines booted by this process.
+static BOOTS: AtomicUsize = AtomicUsize::new(0);
 
 /// Where files lie in the guest; it is on PATH.
 const FILES: &str = "/procid";
@@ -153,12 +157,14 @@ impl Job {
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let nonce = format!("procid-{:x}-{:x}", process::id(), now.as_nanos());
-        let initramfs = Temporary(dir.join(format!("initramfs-{kernel}-{}.cpio", process::id())));
+        let initramfs = Temporary(dir.join(format!("initramfs-{nonce}.cpio")));
+        // The same few names at each run: they are for who looks into a failure.
+        let turn = BOOTS.fetch_add(1, Ordering::Relaxed);
         self.write_initramfs(&image, &initramfs.0, &nonce, now)?;
         let guest = Guest {
             kernel: &image,
             initramfs: &initramfs.0,
-            console: &dir.join(format!("console-{kernel}.log")),
+            console: &dir.join(format!("console-{kernel}-{turn}.log")),
             nonce: &nonce,
             memory: &self.memory,
             append: &self.append,
