@@ -205,6 +205,10 @@ pub struct ImageRecord {
     pub fs_magic: u32,
     /// Bits of [`flags`].
     pub flags: u32,
+    /// Inode number of the mount namespace in which its process called exec; 0:
+    /// it is not known, or another user namespace than the initial one owns it.
+    pub mntns: u32,
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<ImageRecord>() == 128);
+const _: () = assert!(size_of::<ImageRecord>() == 136);

@@ -114,6 +114,8 @@ offsets! {
     nsproxy_mnt_ns: Required "nsproxy" ["mnt_ns"];
     net_inum: Required "net" ["ns.inum"];
     mnt_namespace_inum: Required "mnt_namespace" ["ns.inum"];
+    mnt_namespace_user_ns: Required "mnt_namespace" ["user_ns"];
+    user_namespace_level: Required "user_namespace" ["level"];
 
     mm_exe_file: Required "mm_struct" ["exe_file"];
     mm_arg_start: Required "mm_struct" ["arg_start"];
@@ -135,6 +137,7 @@ offsets! {
     mount_mnt: Required "mount" ["mnt"];
     mount_parent: Required "mount" ["mnt_parent"];
     mount_mountpoint: Required "mount" ["mnt_mountpoint"];
+    mount_ns: Required "mount" ["mnt_ns"];
 
     inode_ino: Required "inode" ["i_ino"];
     inode_sb: Required "inode" ["i_sb"];

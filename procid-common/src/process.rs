@@ -49,7 +49,7 @@ pub struct Fork {
     pub actor: Actor,
 }
 
-const _: () = assert!(size_of::<Fork>() == 208);
+const _: () = assert!(size_of::<Fork>() == 216);
 
 /// How the hash of an exec's file is known inside exec.
 pub mod hashed {
@@ -90,7 +90,7 @@ pub struct Exec {
     pub script_flags: u32,
 }
 
-const _: () = assert!(size_of::<Exec>() == 344);
+const _: () = assert!(size_of::<Exec>() == 352);
 
 /// [`crate::event::kind::EXIT`]: the last thread of the process has ended.
 #[repr(C)]

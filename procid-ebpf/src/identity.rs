@@ -70,6 +70,12 @@ fn optional<O: Object>(task: O, offset: usize) -> u32 {
     task.read(offset).unwrap_or(u32::MAX)
 }
 
+/// The file that a task runs.
+#[inline(always)]
+pub(crate) fn exe_file<O: Object>(task: O) -> Option<O> {
+    task.follow(offset!(task_mm))?.follow(offset!(mm_exe_file))
+}
+
 /// The task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id` has
 /// it, but of any task; 0 when unknown.
 #[inline(always)]
@@ -120,6 +126,31 @@ fn namespaces_of<O: Object>(task: O) -> (u32, u32) {
         .and_then(|mnt| mnt.read(offset!(mnt_namespace_inum)))
         .unwrap_or(0);
     (net, mnt)
+}
+
+/// The task's mount namespace, if it is the superuser's; else 0.
+#[inline(always)]
+pub(crate) fn superusers_mntns<O: Object>(task: O) -> u32 {
+    task.follow(offset!(task_nsproxy))
+        .and_then(|nsproxy| nsproxy.follow(offset!(nsproxy_mnt_ns)))
+        .and_then(|mntns| {
+            if is_superusers(mntns)? {
+                mntns.read(offset!(mnt_namespace_inum))
+            } else {
+                None
+            }
+        })
+        .unwrap_or(0)
+}
+
+/// Whether the initial user namespace owns a mount namespace, so that only the
+/// superuser can arrange it.
+#[inline(always)]
+pub(crate) fn is_superusers<O: Object>(mntns: O) -> Option<bool> {
+    let level: i32 = mntns
+        .follow(offset!(mnt_namespace_user_ns))?
+        .read(offset!(user_namespace_level))?;
+    Some(level == 0)
 }
 
 /// Fills in all that is kept of a task when its image is born or found. (In

@@ -16,10 +16,10 @@ use procid_common::{
 use crate::{
     connect::{internet_sk, typed_sk},
     file::facts_of,
-    identity::image_of,
+    identity::{exe_file, image_of},
     kernel::{Kptr, offset},
     maps::{ExecScratch, IMAGES, TASK_SCRATCH},
-    policy::lineage::find,
+    policy::{lineage::find, root::is_opened_in},
     process::{describe, refused},
     socket::counts,
     tag::{carry_tag, tag_found, tag_of},
@@ -74,10 +74,17 @@ fn try_task(meta: *const *mut c_void, task: Kptr) -> Option<()> {
         exe: FileState::default(),
         fs_magic: 0,
         flags: flags::SNAPSHOT | bits,
+        mntns: 0,
+        reserved: 0,
     };
     scratch.event.sha256 = [0; 32];
     scratch.event.hashed = 0;
     describe(task, scratch, kind::TASK_ROW)?;
+    let image = &mut scratch.event.image;
+    // It may have called exec in another namespace than it is in now.
+    if !exe_file(task).is_some_and(|file| is_opened_in(file, image.mntns)) {
+        image.mntns = 0;
+    }
     // The hooks may have seen this image already: theirs stands (BPF_NOEXIST).
     if IMAGES.insert(id, &scratch.event.image, 1).is_err() && IMAGES.get_ptr(id).is_none() {
         refused();

@@ -36,7 +36,7 @@ use procid_common::{
 
 use crate::{
     file::{directory_at, facts_of, write_name, write_path},
-    identity::{PF_KTHREAD, current_image, describe_actor, image_of, task_flags},
+    identity::{PF_KTHREAD, current_image, describe_actor, image_of, superusers_mntns, task_flags},
     kernel::{Kptr, Object, Typed, is_set, offset, setting},
     maps::{
         EVENTS, EXEC_SCRATCH, ExecScratch, FORK_SCRATCH, IMAGES, IMAGES_REFUSED, KNOWN_FILES,
@@ -101,6 +101,7 @@ fn try_fork(child: Typed) -> Option<()> {
     let (image_id, image_parent) = (image.id, image.parent);
     image.exe = FileState::default();
     image.fs_magic = 0;
+    image.mntns = 0;
     image.flags = flags::FORKED | flags::NO_EXE;
     if task_flags(child) & PF_KTHREAD != 0 {
         image.flags |= flags::KTHREAD;
@@ -110,6 +111,7 @@ fn try_fork(child: Typed) -> Option<()> {
         let from = unsafe { &*from };
         image.exe = from.exe;
         image.fs_magic = from.fs_magic;
+        image.mntns = from.mntns;
         image.flags = flags::FORKED
             | (from.flags & (flags::DELETED | flags::MEMFD | flags::OVERLAY | flags::NO_EXE));
     }
@@ -173,6 +175,8 @@ fn try_exec(bprm: Option<Typed>, run: Run) -> Option<()> {
         exe: FileState::default(),
         fs_magic: 0,
         flags: 0,
+        mntns: 0,
+        reserved: 0,
     };
     let measured_by = bpf_get_current_pid_tgid();
     scratch.event.hashed = hashed::NO;
@@ -284,6 +288,7 @@ fn runs_command(scratch: &ExecScratch) -> bool {
 pub(crate) fn describe<O: Object>(task: O, scratch: &mut ExecScratch, row: u32) -> Option<()> {
     let event = &mut scratch.event;
     describe_actor(task, &mut event.actor)?;
+    event.image.mntns = superusers_mntns(task);
     event.path_len = 0;
     event.args_len = 0;
     event.script_len = 0;

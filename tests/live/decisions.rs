@@ -12,7 +12,7 @@ use fastrand::Rng;
 use procid::{
     api::accounts::Accounts,
     policy::{
-        ExeFacts, Facts, ImageFacts, Inode, Policy, Role, Transport, reference::evaluate,
+        ExeFacts, Facts, ImageFacts, InRoot, Inode, Policy, Role, Transport, reference::evaluate,
         text::parse,
     },
 };
@@ -39,11 +39,15 @@ pub(super) struct World<'a> {
     pub(super) random: Rng,
     pub(super) stage: &'a Stage,
     pub(super) images: [&'a Image; 2],
+    /// A container's root, and what it has at the paths of those.
+    pub(super) container: Option<(&'a Path, [&'a Image; 2])>,
 }
 
 /// What one process did, and who it was.
 struct Acts {
-    image: usize,
+    image: Image,
+    /// Where a container's root has it.
+    in_root: Option<PathBuf>,
     user: u32,
     cgroup: PathBuf,
     acts: Vec<Act>,
@@ -98,13 +102,12 @@ impl World<'_> {
                     format!("{directory}/a"),
                 ])
             ),
-            1 => format!("sha256 = \"{}\"", image.sha256),
-            2 => format!("uid = {}", self.one_of(&users)),
-            // Never beside `executable`: together they are refused.
-            3 => format!(
+            1 => format!(
                 "container = \"{}\"",
                 self.one_of(&[ID.to_owned(), ID[..12].to_owned(), "f".repeat(12)])
             ),
+            2 => format!("sha256 = \"{}\"", image.sha256),
+            3 => format!("uid = {}", self.one_of(&users)),
             4 => format!("gid = {}", self.one_of(&users)),
             _ => format!(
                 "cgroup = \"{}\"",
@@ -134,7 +137,18 @@ impl World<'_> {
     /// One process, to different destinations.
     fn acts(&mut self) -> Acts {
         let number = self.random.usize(0..2);
-        let image = self.images[number].path.display().to_string();
+        let mut image = self.images[number];
+        let path = &image.path;
+        let mut command = Command::new(&self.stage.app.path);
+        command.arg("enter");
+        let mut in_root = None;
+        if let Some((root, inside)) = self.container
+            && self.random.bool()
+        {
+            command.arg("--container").arg(root);
+            image = inside[number];
+            in_root = Some(path.clone());
+        }
         let user = USERS[self.random.usize(0..USERS.len())];
         let mut all: Vec<_> = (1..8)
             .flat_map(|host| (4000..4008).map(move |port| (host, port)))
@@ -142,8 +156,7 @@ impl World<'_> {
         self.random.shuffle(&mut all);
         let how = self.one_of(&["udp", "udp --connected", "connect"].map(str::to_owned));
         let user_id = user.to_string();
-        let mut command = Command::new(&self.stage.app.path);
-        command.args(["enter", "--uid", &user_id, "--", &image]);
+        command.args(["--uid", &user_id, "--"]).arg(path);
         command.args(how.split(' '));
         for (host, port) in all.into_iter().take(DESTINATIONS) {
             let to = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port));
@@ -154,7 +167,8 @@ impl World<'_> {
             cgroup.push(format!("docker-{ID}.scope"));
         }
         Acts {
-            image: number,
+            image: image.clone(),
+            in_root,
             user,
             acts: Program::spawn_in(&cgroup, command).finish().acts,
             cgroup,
@@ -167,7 +181,8 @@ fn cgroup(stage: &Stage) -> PathBuf {
 }
 
 /// What is so of an act, in the words of policies.
-fn facts(image: &Image, of: &Acts, act: &Act) -> Facts {
+fn facts(of: &Acts, act: &Act) -> Facts {
+    let image = &of.image;
     let (major, minor) = image.file.dev.split_once(':').unwrap();
     let inode = Inode {
         major: major.parse().unwrap(),
@@ -185,6 +200,7 @@ fn facts(image: &Image, of: &Acts, act: &Act) -> Facts {
                 sha256: Some(sha256),
                 inode: Some(inode),
             },
+            in_root: of.in_root.clone().map_or(InRoot::No, InRoot::At),
             ..ImageFacts::default()
         },
         destination: Some(act.destination.ip()),
@@ -236,6 +252,22 @@ fn the_programs_decide_as_the_plain_reading_does() {
         stage.wait_for_hash(act.actor.pid, &image.file);
     }
     let images = [&app, &other];
+    let root = stage.scratch.directory("root");
+    let inside = images.map(|image| {
+        let path = root.join(image.path.strip_prefix("/").unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        Image::copy_to(&path)
+    });
+    let container = root.display().to_string();
+    for (image, inside) in images.into_iter().zip(&inside) {
+        let path = image.path.display().to_string();
+        let how = ["udp", "--to", "127.0.0.1:4000"];
+        let acts = stage
+            .start([&["enter", "--container", &container, "--", &path], &how[..]].concat())
+            .finish()
+            .acts;
+        stage.wait_for_hash(acts[0].actor.pid, &inside.file);
+    }
     fs::create_dir(stage.cgroup.path().join(format!("docker-{ID}.scope"))).unwrap();
     let mut decided = Vec::new();
     for _ in 0..POLICIES {
@@ -243,6 +275,7 @@ fn the_programs_decide_as_the_plain_reading_does() {
             random: Rng::with_seed(seed.wrapping_add(decided.len() as u64)),
             stage: &stage,
             images,
+            container: Some((&root, inside.each_ref())),
         };
         let policy = world.policy();
         stage.apply(&policy, &[]);
@@ -251,7 +284,7 @@ fn the_programs_decide_as_the_plain_reading_does() {
             let of = world.acts();
             assert_eq!(of.acts.len(), DESTINATIONS);
             for act in &of.acts {
-                let facts = facts(images[of.image], &of, act);
+                let facts = facts(&of, act);
                 let rule = denied_by(&parsed, &facts);
                 assert_eq!(
                     act.error == Some(EPERM),

@@ -88,6 +88,7 @@ fn what_is_explained_is_what_is_done() {
             random: Rng::with_seed(seed.wrapping_add(number as u64)),
             stage: &stage,
             images: [&app, &other],
+            container: None,
         };
         let policy = world.policy();
         stage.apply(&policy, &[]);

@@ -4,6 +4,7 @@ use std::{ffi::OsString, fs, io::Read as _, os::unix::ffi::OsStrExt as _, thread
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Flags of every program that acts.
 #[derive(Debug, clap::Args)]
@@ -14,6 +15,9 @@ pub(crate) struct Acting {
     /// Take this name first (PR_SET_NAME)
     #[arg(long)]
     comm: Option<OsString>,
+    /// Move to a user and a mount namespace of its own first, without an exec
+    #[arg(long)]
+    move_away: bool,
     /// Wait for a byte on stdin before the act
     #[arg(long)]
     wait: bool,
@@ -49,6 +53,11 @@ impl Acting {
             if let Some(name) = &self.comm {
                 let name = std::ffi::CString::new(name.as_bytes())?;
                 rustix::thread::set_name(&name)?;
+            }
+            if self.move_away {
+                let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+                // SAFETY: no descriptor table is unshared.
+                unsafe { unshare_unsafe(flags) }?;
             }
             if self.wait {
                 std::io::stdin().read_exact(&mut [0])?;

@@ -9,13 +9,14 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::{
+    io::Errno,
     mount::{
         MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change,
-        unmount,
+        mount_move, unmount,
     },
-    process::{DumpableBehavior, Gid, Uid, chroot, set_dumpable_behavior},
+    process::{DumpableBehavior, Gid, Uid, chroot, pivot_root, set_dumpable_behavior},
     thread::{UnshareFlags, set_thread_res_gid, set_thread_res_uid, unshare_unsafe},
 };
 
@@ -24,12 +25,20 @@ use crate::by::wait_for;
 /// Each step that is asked for, in the order of these flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Enter {
-    /// A mount namespace of its own (as --root, --bind and --umount imply)
+    /// A mount namespace of its own (as --root, --container, --bind and --umount
+    /// imply)
     #[arg(long)]
     mount_ns: bool,
     /// Put the whole tree below this directory, to change root there
     #[arg(long)]
     root: Option<PathBuf>,
+    /// Make this directory the root of the mount namespace, with the libraries and
+    /// the /proc of this one, as a container's runtime does
+    #[arg(long, conflicts_with = "root")]
+    container: Option<PathBuf>,
+    /// Change root to this directory, and nothing else
+    #[arg(long, conflicts_with = "root")]
+    chroot: Option<PathBuf>,
     /// SOURCE:TARGET: mount a file or directory, below the new root if any
     #[arg(long)]
     bind: Vec<Bind>,
@@ -89,7 +98,7 @@ impl Enter {
         if self.user_ns {
             root_of_a_user_namespace().context("user namespace")?;
         }
-        if let Some(root) = &self.root {
+        if let Some(root) = self.root.as_ref().or(self.chroot.as_ref()) {
             chroot(root)?;
             std::env::set_current_dir("/")?;
         }
@@ -109,13 +118,17 @@ impl Enter {
     }
 
     fn mounts(&self) -> Result<()> {
-        let changes = self.root.is_some() || !self.bind.is_empty() || !self.umount.is_empty();
+        let roots = self.root.is_some() || self.container.is_some();
+        let changes = roots || !self.bind.is_empty() || !self.umount.is_empty();
         if !self.mount_ns && !changes {
             return Ok(());
         }
         unshare(UnshareFlags::NEWNS)?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private)?;
+        if let Some(root) = &self.container {
+            contain(root).context("container")?;
+        }
         if let Some(root) = &self.root {
             mount_bind_recursive("/", root)?;
         }
@@ -134,6 +147,32 @@ impl Enter {
             None => path.to_owned(),
         }
     }
+}
+
+/// What programs need of the host, in a container that is given its root.
+const SHARED: [&str; 4] = ["lib", "lib64", "usr/lib", "proc"];
+
+/// Puts a directory in the place of the root of this mount namespace.
+fn contain(root: &Path) -> Result<()> {
+    mount_bind(root, root)?;
+    for name in SHARED {
+        let (outside, inside) = (Path::new("/").join(name), root.join(name));
+        if outside.exists() {
+            fs::create_dir_all(&inside)?;
+            mount_bind_recursive(outside, inside)?;
+        }
+    }
+    std::env::set_current_dir(root)?;
+    match pivot_root(".", ".") {
+        Ok(()) => unmount(".", UnmountFlags::DETACH)?,
+        // The root is the kernel's own first one, which stays where it is.
+        Err(Errno::INVAL) => {
+            mount_move(".", "/")?;
+            chroot(".")?;
+        }
+        Err(error) => bail!(error),
+    }
+    Ok(std::env::set_current_dir("/")?)
 }
 
 fn unshare(flags: UnshareFlags) -> Result<()> {

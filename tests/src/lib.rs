@@ -10,6 +10,7 @@
 //! | [`gate`] | an exec gate on a file system of the test's own |
 //! | [`cgroup`] | the cgroup they run in |
 //! | [`containers`] | cgroups named as containers are |
+//! | [`rooted`] | containers with roots of their own |
 //! | [`agent`] | runs of procid |
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
@@ -25,6 +26,7 @@ pub mod lockout;
 pub mod names;
 pub mod program;
 pub mod records;
+pub mod rooted;
 pub mod scratch;
 pub mod stage;
 pub mod truth;

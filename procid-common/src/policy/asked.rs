@@ -92,7 +92,8 @@ pub struct AskedRow {
     pub cgroup_known: u32,
     pub exe_ino: u64,
     pub exe_dev: u32,
-    pub reserved: u32,
+    /// 0: rules by name in a container's root perhaps match.
+    pub root_known: u32,
     pub path: Bits,
     pub inode: Bits,
     pub hash: Bits,

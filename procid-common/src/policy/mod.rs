@@ -142,8 +142,13 @@ pub struct Name {
 
 const _: () = assert!(size_of::<Name>() == 72);
 
-/// Above the file systems: the first name is `s_dev` (4 bytes, native order).
+/// Above the file systems: the first name is `s_dev` (4 bytes, native order),
+/// or [`CONTAINER_ROOT`].
 pub const FILES: u32 = 1;
+/// In the place of a file system among [`FILES`]: the root of a container, which
+/// is of any. (No file system has this number: those without a device count
+/// from 1.)
+pub const CONTAINER_ROOT: u32 = 0;
 /// The root of the cgroup v2 hierarchy.
 pub const CGROUPS: u32 = 2;
 /// Names of systemd units: one name, at any depth of a cgroup's path.
@@ -256,6 +261,8 @@ pub mod flags {
     /// Some rule has `direction = "ingress"`.
     pub const ASKS_INGRESS: u32 = 1 << 12;
     pub const ASKS_CONTAINER: u32 = 1 << 13;
+    /// Some rule asks for an executable in a container's root.
+    pub const ASKS_IN_ROOT: u32 = 1 << 14;
     /// `ASKS_DIMENSION << Dimension`: some rule asks for it.
     pub const ASKS_DIMENSION: u32 = 1 << 16;
 }
@@ -274,6 +281,10 @@ pub struct Head {
     pub words: u32,
     /// Bits of [`flags`].
     pub flags: u32,
+    /// Inode number of the initial mount namespace, which is no container's; 0
+    /// where no rule asks.
+    pub host_mntns: u32,
+    pub reserved: u32,
     /// SHA-256 of the policy's text, without temporary rules.
     pub sha256: [u8; 32],
     /// Rules by action.
@@ -290,6 +301,8 @@ pub struct Head {
     pub no_cgroup: Bits,
     pub no_unit: Bits,
     pub no_container: Bits,
+    /// Rules whose executable is one in a container's root.
+    pub in_root: Bits,
     /// Rules that ask for no ancestor, no parent.
     pub no_ancestor: Bits,
     pub no_parent: Bits,
@@ -303,9 +316,9 @@ pub struct Head {
 
 const _: () = assert!(
     size_of::<Head>()
-        == 64
+        == 72
             + size_of::<Bits>()
-                * (13 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
+                * (14 + Dimension::COUNT + transport::COUNT + kind::COUNT + role::COUNT)
 );
 
 /// Key of maps `SUBJECTS` and `LINEAGES`.

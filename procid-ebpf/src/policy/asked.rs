@@ -36,7 +36,7 @@ use crate::{
     attempt::act_of_sock,
     connect::internet_sk,
     custody::is_task_watched,
-    identity::image_of,
+    identity::{exe_file, image_of},
     iterate::{TaskContext, TaskFileContext, row_header, write},
     kernel::{Kptr, offset},
     socket::{TCP_CLOSE, TCP_LISTEN},
@@ -90,7 +90,7 @@ pub(crate) extern "C" fn iterate_asked(ctx: *const TaskContext) -> i32 {
 #[inline(always)]
 fn try_asked(task: Kptr, asked: &Asked, row: &mut AskedRow, scratch: &mut Scratch) -> Option<()> {
     let image = image_of(task)?;
-    let file = exe_file(task);
+    let file = address_of_exe(task);
     let (at, slot) = (scratch.at, asked.slot);
     scratch.task = task;
     scratch.key.image = image;
@@ -112,6 +112,7 @@ fn try_asked(task: Kptr, asked: &Asked, row: &mut AskedRow, scratch: &mut Scratc
     row.gid = gid;
     find_out_apart(at, slot, row);
     row.path_known = scratch.path_known;
+    row.root_known = scratch.root_known;
     row.exe_ino = scratch.exe_ino;
     row.exe_dev = scratch.exe_dev;
     row.hash_known = scratch.subject.hash_known as u32;
@@ -187,7 +188,7 @@ pub(crate) extern "C" fn iterate_open(ctx: *const TaskFileContext) -> i32 {
         }
         // SAFETY: a map value.
         let slot = unsafe { (*asked).slot };
-        let file = exe_file(task);
+        let file = address_of_exe(task);
         let at = scratch.at;
         let role = role_of(task, tag, false);
         scratch.task = task;
@@ -266,14 +267,12 @@ extern "C" fn procid_open_for(at: u32, slot: u32) -> u32 {
 
 /// Address of the file that a task runs; 0: none.
 #[inline(always)]
-fn exe_file(task: Kptr) -> u64 {
-    task.follow(offset!(task_mm))
-        .and_then(|mm| mm.read(offset!(mm_exe_file)))
-        .unwrap_or(0)
+fn address_of_exe(task: Kptr) -> u64 {
+    exe_file(task).map_or(0, |file| file.0)
 }
 
 /// Whether a task runs the same image, of the same file, as before.
 #[inline(always)]
 fn is_still(task: Kptr, image: ImageId, file: u64) -> bool {
-    image_of(task) == Some(image) && exe_file(task) == file
+    image_of(task) == Some(image) && address_of_exe(task) == file
 }

@@ -123,6 +123,11 @@ pub(super) struct Scratch {
     /// 1: its name is asked for, and can be; 1: it is known, or not asked for.
     pub(super) asks_name: u32,
     pub(super) path_known: u32,
+    /// The same of its name in a container's root.
+    pub(super) asks_root: u32,
+    pub(super) root_known: u32,
+    /// The directory that its names begin below; 0: the root of its file system.
+    pub(super) top: Kptr,
     pub(super) judgement: Judgement,
     pub(super) progress: Progress,
     pub(super) denied: u32,

@@ -7,6 +7,7 @@
 //! | [`container`] | which container a cgroup is in |
 //! | [`lineage`] | which the images before it satisfy |
 //! | [`names`] | names of files and cgroups, in the tree of the policy's names |
+//! | [`root`] | whether a file is in a container's root |
 //! | [`asked`] | the same question, asked by the agent of any task |
 //! | [`maps`] | the tables |
 
@@ -40,6 +41,7 @@ mod container;
 pub(crate) mod lineage;
 pub(crate) mod maps;
 mod names;
+pub(crate) mod root;
 pub(crate) mod subject;
 
 use container::find_container;

@@ -2,11 +2,12 @@
 //!
 //! A file is named by the file system it is in and the names from that one's
 //! root down to it: no mount, no namespace and no root directory changes them.
+//! In a container ([`super::root`]) it is named from the container's root down.
 //! The walk goes down from the root and ends at the first name that the policy
 //! does not have.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
-use procid_common::policy::{Bits, CGROUPS, FILES, NAME_PIECE, Node, UNITS, Uses};
+use procid_common::policy::{Bits, CGROUPS, CONTAINER_ROOT, FILES, NAME_PIECE, Node, UNITS, Uses};
 
 use super::{
     each,
@@ -20,9 +21,9 @@ pub(super) const CGROUP_DEPTH_MAX: usize = 16;
 /// A name of the longest kind, in pieces, the empty one at its end included.
 const PIECES_MAX: usize = 4;
 
-/// ORs the rules that the name of the file `scratch.named` satisfies to
-/// `scratch.path`; 0 where its name could not be followed. A file without a name
-/// satisfies none. See [`super::ask`].
+/// ORs the rules that the name of the file `scratch.named` below `scratch.top`
+/// satisfies to `scratch.path`; 0 where its name could not be followed. A file
+/// without a name satisfies none. See [`super::ask`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn procid_file_rules(at: u32, slot: u32) -> u32 {
@@ -50,6 +51,7 @@ fn follow_file(file: Kptr, slot: u32, scratch: &mut Scratch) -> bool {
     else {
         return false;
     };
+    let top = scratch.top;
     scratch.depth = 0;
     let mut dentry = leaf;
     let mut whole = false;
@@ -57,7 +59,7 @@ fn follow_file(file: Kptr, slot: u32, scratch: &mut Scratch) -> bool {
         let Some(parent) = dentry.follow(offset!(dentry_parent)) else {
             return false;
         };
-        if parent == dentry {
+        if dentry == top || parent == dentry {
             whole = true;
             break;
         }
@@ -68,8 +70,15 @@ fn follow_file(file: Kptr, slot: u32, scratch: &mut Scratch) -> bool {
     if !whole {
         return false;
     }
+    let below = if top.0 == 0 {
+        dev
+    } else if dentry == top {
+        CONTAINER_ROOT
+    } else {
+        return true; // moved out of it since
+    };
     clear(scratch);
-    let [a, b, c, d] = dev.to_ne_bytes();
+    let [a, b, c, d] = below.to_ne_bytes();
     scratch.name.slot = slot;
     scratch.name.parent = FILES;
     scratch.name.piece[0] = a;

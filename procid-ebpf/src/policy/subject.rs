@@ -15,9 +15,10 @@ use super::{
     },
     names::{or_word, procid_file_rules},
     put,
+    root::procid_root,
 };
 use crate::{
-    identity::image_of,
+    identity::{exe_file, image_of},
     kernel::{Kptr, offset},
     maps::{IMAGES, IMAGES_REFUSED, lost},
 };
@@ -77,26 +78,17 @@ pub(super) extern "C" fn procid_keep_subject(at: u32) -> u32 {
 /// because the frames of functions that call each other add up.
 #[inline(always)]
 pub(super) fn find_out(at: u32, slot: u32) {
-    procid_exe(at, slot);
-    let mut known = 1;
-    if let Some(scratch) = scratch_at(at)
-        && scratch.asks_name != 0
-    {
-        known = procid_file_rules(at, slot);
-    }
-    if let Some(scratch) = scratch_at(at) {
-        scratch.path_known &= known;
-    }
+    find_names(at, slot);
     procid_by_path(at, slot);
     procid_by_inode(at, slot);
     procid_by_hash(at, slot);
     procid_by_descent(at, slot);
 }
 
-/// The same, one field after the other, for [`super::asked`]: what of each the
-/// image satisfies goes into the row.
+/// Finds the file, and what its names satisfy: the host's, and that in a
+/// container's root.
 #[inline(always)]
-pub(super) fn find_out_apart(at: u32, slot: u32, row: &mut AskedRow) {
+fn find_names(at: u32, slot: u32) {
     procid_exe(at, slot);
     let mut known = 1;
     if let Some(scratch) = scratch_at(at)
@@ -107,6 +99,23 @@ pub(super) fn find_out_apart(at: u32, slot: u32, row: &mut AskedRow) {
     if let Some(scratch) = scratch_at(at) {
         scratch.path_known &= known;
     }
+    let mut known = 1;
+    if let Some(scratch) = scratch_at(at)
+        && scratch.asks_root != 0
+        && procid_root(at, slot) != 0
+    {
+        known = procid_file_rules(at, slot);
+    }
+    if let Some(scratch) = scratch_at(at) {
+        scratch.root_known &= known;
+    }
+}
+
+/// The same, one field after the other, for [`super::asked`]: what of each the
+/// image satisfies goes into the row.
+#[inline(always)]
+pub(super) fn find_out_apart(at: u32, slot: u32, row: &mut AskedRow) {
+    find_names(at, slot);
     procid_by_path(at, slot);
     keep_apart(at, &mut row.path);
     procid_by_inode(at, slot);
@@ -146,21 +155,21 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
     clear(&mut scratch.path);
     scratch.path_known = 1;
     scratch.asks_name = 0;
+    scratch.root_known = 1;
+    scratch.asks_root = 0;
+    scratch.top = Kptr(0);
     scratch.exe_dev = 0;
     scratch.exe_ino = 0;
     scratch.exe_known = 1;
     scratch.has_file = 0;
-    let Some(file) = scratch
-        .task
-        .follow(offset!(task_mm))
-        .and_then(|mm| mm.follow(offset!(mm_exe_file)))
-    else {
+    let Some(file) = exe_file(scratch.task) else {
         return 0;
     };
     scratch.has_file = 1;
     scratch.named = file;
     let Some((dev, ino, generation)) = inode_of(file) else {
         scratch.path_known = 0;
+        scratch.root_known = 0;
         scratch.exe_known = 0;
         return 0;
     };
@@ -182,6 +191,10 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
     if head.flags & flags::ASKS_PATH != 0 {
         scratch.asks_name = u32::from(same);
         scratch.path_known = u32::from(same);
+    }
+    if head.flags & flags::ASKS_IN_ROOT != 0 {
+        scratch.asks_root = u32::from(same);
+        scratch.root_known = u32::from(same);
     }
     1
 }
@@ -216,10 +229,13 @@ extern "C" fn procid_by_path(at: u32, slot: u32) -> u32 {
     };
     scratch.subject.generation = head.generation;
     let unknown = all_if(scratch.path_known == 0);
+    let unknown_in_root = all_if(scratch.root_known == 0);
     each(|word| {
         let own = head.no_path[word] | scratch.path.own[word];
+        let in_root = head.in_root[word];
+        let perhaps = (unknown & !in_root) | (unknown_in_root & in_root);
         put(&mut scratch.subject.yes[word], own);
-        put(&mut scratch.subject.maybe[word], own | unknown);
+        put(&mut scratch.subject.maybe[word], own | perhaps);
         let others = &mut scratch.lineage;
         let ancestor = scratch.path.ancestor[word];
         put(&mut others.as_ancestor[word], ancestor);

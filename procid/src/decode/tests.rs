@@ -73,6 +73,8 @@ fn exec_bytes(image_flags: u32, path: &[u8], args: &[u8]) -> Vec<u8> {
             },
             fs_magic: 0xef53,
             flags: image_flags,
+            mntns: 0,
+            reserved: 0,
         },
         actor: Actor {
             creds: procid_common::image::Credentials::default(),

@@ -33,6 +33,8 @@ fn record(own: ImageId, parent: ImageId, previous: ImageId, ino: u64) -> ImageRe
         exe: file(ino),
         fs_magic: 0xef53,
         flags: 0,
+        mntns: 0,
+        reserved: 0,
     }
 }
 

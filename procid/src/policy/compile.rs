@@ -225,11 +225,13 @@ impl<'a> Compiler<'a> {
     /// The calling image itself.
     fn image(&mut self, index: usize, rule: &Rule) -> Result<(), CompileError> {
         let process = &rule.process;
-        if !process.containers.is_empty() && !process.executables.is_empty() {
-            return Err(CompileError::ContainerFile(rule.into()));
-        }
-        for files in &process.executables {
-            self.files(index, rule, Whose::Own, files)?;
+        if process.is_in_root() {
+            insert(&mut self.head.in_root, index);
+            self.files_in_root(index, rule)?;
+        } else {
+            for files in &process.executables {
+                self.files(index, rule, Whose::Own, files)?;
+            }
         }
         if process.executables.is_empty() {
             insert(&mut self.head.no_path, index);
@@ -289,10 +291,10 @@ impl<'a> Compiler<'a> {
         whose: Whose,
         files: &Files,
     ) -> Result<(), CompileError> {
-        let (Files::Exact(path) | Files::Below(path)) = files;
+        let path = files.path();
         let failed = |reason| CompileError::Path {
             rule: rule.into(),
-            path: path.clone(),
+            path: path.to_owned(),
             reason,
         };
         self.head.flags |= flags::ASKS_PATH;
@@ -308,6 +310,25 @@ impl<'a> Compiler<'a> {
                     // A file may be a mount point too.
                     insert(whose.of(&mut node.exact), index);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names in the root of a container are taken as they are written: it may not
+    /// exist yet, and there may be more than one.
+    fn files_in_root(&mut self, index: usize, rule: &Rule) -> Result<(), CompileError> {
+        let failed = |reason| CompileError::Root {
+            rule: rule.into(),
+            reason,
+        };
+        self.head.flags |= flags::ASKS_IN_ROOT;
+        self.head.host_mntns = self.places.namespace().map_err(failed)?;
+        for files in &rule.process.executables {
+            let node = self.names.file(&names::in_root(files.path()));
+            match files {
+                Files::Exact(_) => insert(&mut node.exact.own, index),
+                Files::Below(_) => insert(&mut node.below.own, index),
             }
         }
         Ok(())

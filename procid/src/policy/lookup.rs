@@ -19,13 +19,13 @@ use procid_common::policy::{
 };
 
 use super::{
-    ExeFacts, Facts, ImageFacts, Role, Socket, Transport,
+    ExeFacts, Facts, ImageFacts, InRoot, Role, Socket, Transport,
     bits::{both, either, union},
     compile::{
         names::{self, cgroup_names, file_system, pieces},
         prefixes::{aligned, first},
     },
-    places::Places,
+    places::{Place, Places},
     tables::Tables,
 };
 use crate::identity::hash::settle::Offset;
@@ -186,10 +186,17 @@ impl Lookup<'_> {
     fn image(&self, image: &ImageFacts, places: &dyn Places) -> io::Result<(Bits, Bits)> {
         let head = self.head;
         let own = self.executable(&image.exe, places)?;
-        let file = both(
-            &either(&head.no_path, &own.path.own),
-            &either(&head.no_inode, &own.inode.own),
-        );
+        let path = either(&head.no_path, &own.path.own);
+        let (path, maybe_path) = match &image.in_root {
+            InRoot::No => (path, path),
+            InRoot::Unknown => (path, either(&path, &head.in_root)),
+            InRoot::At(file) => {
+                let path = either(&path, &self.at(&names::in_root(file)).own);
+                (path, path)
+            }
+        };
+        let inode = either(&head.no_inode, &own.inode.own);
+        let (file, maybe_file) = (both(&path, &inode), both(&maybe_path, &inode));
         let (hash, maybe_hash) = match &own.hash {
             Some(hash) => {
                 let hash = either(&head.no_hash, &hash.own);
@@ -213,7 +220,7 @@ impl Lookup<'_> {
         }
         let yes = both(&both(&file, &hash), &both(&ancestor, &parent));
         let maybe = both(
-            &both(&file, &maybe_hash),
+            &both(&maybe_file, &maybe_hash),
             &both(&maybe_ancestor, &maybe_parent),
         );
         Ok((yes, maybe))
@@ -221,7 +228,7 @@ impl Lookup<'_> {
 
     fn executable(&self, exe: &ExeFacts, places: &dyn Places) -> io::Result<Satisfied> {
         let path = match &exe.path {
-            Some(path) => self.path(path, places)?,
+            Some(path) => self.at(&places.place(path)?),
             None => Uses::NONE,
         };
         let inode = exe.inode.and_then(|inode| {
@@ -238,8 +245,7 @@ impl Lookup<'_> {
         })
     }
 
-    fn path(&self, path: &Path, places: &dyn Places) -> io::Result<Uses> {
-        let place = places.place(path)?;
+    fn at(&self, place: &Place) -> Uses {
         let names = place.names.iter().map(OsStr::new).flat_map(pieces);
         let pieces: Vec<_> = iter::once(file_system(place.dev)).chain(names).collect();
         let mut uses = Uses::NONE;
@@ -253,7 +259,7 @@ impl Lookup<'_> {
             union(&mut uses.ancestor, &here.ancestor);
             union(&mut uses.parent, &here.parent);
         }
-        Ok(uses)
+        uses
     }
 
     /// The nodes that a path of pieces leads through, as far as there are any.

@@ -13,7 +13,12 @@
 //!
 //! It needs no kernel.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -115,12 +120,30 @@ pub struct Process {
     pub kernel: bool,
 }
 
-/// Files by the name that the initial mount namespace has for them.
+impl Process {
+    /// Whether `executables` are files in the root of the container that the
+    /// image is in, and not the host's.
+    pub const fn is_in_root(&self) -> bool {
+        !self.containers.is_empty() && !self.executables.is_empty()
+    }
+}
+
+/// Files by the name that the initial mount namespace has for them, or that a
+/// container's root has: see [`Process::is_in_root`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Files {
     Exact(PathBuf),
     /// `/dir/**`: everything below the directory.
     Below(PathBuf),
+}
+
+impl Files {
+    /// The file's, or the directory's.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Exact(path) | Self::Below(path) => path,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,11 +220,23 @@ pub struct Facts {
 #[derive(Clone, Debug, Default)]
 pub struct ImageFacts {
     pub exe: ExeFacts,
+    pub in_root: InRoot,
     /// The image that forked this one.
     pub parent: Option<ExeFacts>,
     /// Images on the fork and exec chain, this process's own earlier ones
     /// included.
     pub ancestors: Vec<ExeFacts>,
+}
+
+/// What the root of a container has the calling image's file under.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum InRoot {
+    /// The file is in no container's root.
+    #[default]
+    No,
+    /// That cannot be told.
+    Unknown,
+    At(PathBuf),
 }
 
 /// One executable file.

@@ -7,6 +7,7 @@
 use std::{
     ffi::OsString,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -46,6 +47,13 @@ pub trait Places {
     ///
     /// As of [`Places::place`].
     fn mounts_below(&self, dir: &Path) -> io::Result<Vec<Place>>;
+
+    /// The inode number of the initial mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// It may not be looked at.
+    fn namespace(&self) -> io::Result<u32>;
 }
 
 /// The host's paths, with the mounts there were when it was made: for one
@@ -53,6 +61,8 @@ pub trait Places {
 #[derive(Debug)]
 pub struct HostPlaces {
     mounts: Mounts,
+    /// A process in the initial mount namespace, below /proc.
+    process: &'static str,
     root: PathBuf,
 }
 
@@ -66,9 +76,14 @@ impl HostPlaces {
         // namespace, and has no need of /proc/1/root, which asks for
         // CAP_SYS_PTRACE.
         let own = fs::read("/proc/self/mountinfo")?;
-        let root = if own == mounts { "/" } else { "/proc/1/root" };
+        let (process, root) = if own == mounts {
+            ("self", "/")
+        } else {
+            ("1", "/proc/1/root")
+        };
         Ok(Self {
             mounts: Mounts::parse(&mounts)?,
+            process,
             root: PathBuf::from(root),
         })
     }
@@ -81,6 +96,11 @@ impl Places for HostPlaces {
 
     fn mounts_below(&self, dir: &Path) -> io::Result<Vec<Place>> {
         Ok(self.mounts.below(&resolve(&self.root, dir)?))
+    }
+
+    fn namespace(&self) -> io::Result<u32> {
+        let link = format!("/proc/{}/ns/mnt", self.process);
+        u32::try_from(fs::metadata(link)?.ino()).map_err(io::Error::other)
     }
 }
 
@@ -144,7 +164,7 @@ fn put(ahead: &mut Vec<OsString>, path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use rustix::fs::{major, minor};
 
@@ -200,5 +220,8 @@ mod tests {
         let file = fs::metadata(places.root.join("proc/version")).unwrap();
         assert_eq!(place.dev, major(file.dev()) << 20 | minor(file.dev()));
         assert_eq!(place.names, ["version"]);
+        let link = fs::read_link(format!("/proc/{}/ns/mnt", places.process)).unwrap();
+        let expected = format!("mnt:[{}]", places.namespace().unwrap());
+        assert_eq!(link.to_str(), Some(&*expected));
     }
 }

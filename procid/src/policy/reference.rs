@@ -9,7 +9,8 @@ use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt, path::Path};
 use procid_common::policy::{NO_RULE, container::id_in, decide::Decision};
 
 use super::{
-    Action, Destination, ExeFacts, Facts, Files, Matcher, Policy, Process, Role, Rule, Verdict,
+    Action, Destination, ExeFacts, Facts, Files, ImageFacts, InRoot, Matcher, Policy, Process,
+    Role, Rule, Verdict,
 };
 
 /// Whether something matches, as far as the facts tell.
@@ -84,7 +85,13 @@ fn process_matches(process: &Process, facts: &Facts) -> Answer {
     let image = &facts.process;
     let exe = &image.exe;
     let answers = [
-        asked(&process.executables, |files| path_matches(files, exe)),
+        asked(&process.executables, |files| {
+            if process.containers.is_empty() {
+                path_matches(files, exe).into()
+            } else {
+                matches_in_root(files, image)
+            }
+        }),
         asked(&process.sha256, |hash| hash_matches(hash, exe)),
         asked(&process.inodes, |inode| exe.inode == Some(*inode)),
         asked(&process.uids, |uids| uids.contains(&facts.euid)),
@@ -148,10 +155,22 @@ fn image_matches(matcher: &Matcher, exe: &ExeFacts) -> Answer {
 }
 
 fn path_matches(files: &Files, exe: &ExeFacts) -> bool {
-    exe.path.as_ref().is_some_and(|path| match files {
+    exe.path.as_ref().is_some_and(|path| is_among(path, files))
+}
+
+fn matches_in_root(files: &Files, image: &ImageFacts) -> Answer {
+    match &image.in_root {
+        InRoot::No => Answer::No,
+        InRoot::Unknown => Answer::Perhaps,
+        InRoot::At(path) => is_among(path, files).into(),
+    }
+}
+
+fn is_among(path: &Path, files: &Files) -> bool {
+    match files {
         Files::Exact(exact) => path == exact,
         Files::Below(directory) => path != directory && path.starts_with(directory),
-    })
+    }
 }
 
 fn hash_matches(hash: &[u8; 32], exe: &ExeFacts) -> Answer {

@@ -416,11 +416,23 @@ fn process_fields(
     let asks = &rule.process;
     let bit = |bits: &Bits| has(bits, index);
     let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
+    let in_root = asks.is_in_root();
+    let name_known = if in_root {
+        row.root_known
+    } else {
+        row.path_known
+    };
     let runs = || {
-        format!(
-            "it runs {}",
-            or(&process.executable, "a file without a name")
-        )
+        let file = or(&process.executable, "a file without a name");
+        match (in_root, name_known != 0) {
+            (false, _) => format!("it runs {file}"),
+            (true, true) => {
+                format!("it runs {file}, which no container's root has under that name")
+            }
+            (true, false) => {
+                format!("it runs {file}, in a root that an ordinary user may have arranged")
+            }
+        }
     };
     let hash = || match &process.sha256 {
         Some(sha256) => format!("its file's is {sha256} ({})", process.hash),
@@ -446,7 +458,7 @@ fn process_fields(
             "process.executable",
             field(
                 bit(&row.path),
-                row.path_known != 0 || asks.executables.is_empty(),
+                name_known != 0 || asks.executables.is_empty(),
                 runs,
             ),
         ),

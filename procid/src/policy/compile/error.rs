@@ -20,10 +20,10 @@ pub enum CompileError {
     )]
     Expiries(usize),
     #[error(
-        "{0} asks for an executable of a container, which is not supported yet; ask for its hash \
-         instead"
+        "{rule} asks for an executable in a container's root, which cannot be told from the \
+         host's ({reason}); run procid as root, with CAP_SYS_PTRACE, or ask for its hash instead"
     )]
-    ContainerFile(RuleName),
+    Root { rule: RuleName, reason: io::Error },
     #[error(
         "{rule} names {path}, which cannot be looked up on this host ({reason}); name another \
          path or make this one readable for root",

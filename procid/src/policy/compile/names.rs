@@ -8,7 +8,7 @@ use std::{
 };
 
 use procid_common::policy::{
-    CGROUPS, CONTAINERS, FILES, FIRST_NODE, NAME_PIECE, Name, Node, UNITS, Uses,
+    CGROUPS, CONTAINER_ROOT, CONTAINERS, FILES, FIRST_NODE, NAME_PIECE, Name, Node, UNITS, Uses,
 };
 
 use crate::policy::{bits::union, places::Place};
@@ -26,6 +26,18 @@ pub(in crate::policy) fn pieces(name: &OsStr) -> impl Iterator<Item = [u8; NAME_
 /// The name that a file system has among [`FILES`].
 pub(in crate::policy) fn file_system(dev: u32) -> [u8; NAME_PIECE] {
     padded(&dev.to_ne_bytes())
+}
+
+/// Where the root of a container has a path.
+pub(in crate::policy) fn in_root(path: &Path) -> Place {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        _ => None,
+    });
+    Place {
+        dev: CONTAINER_ROOT,
+        names: names.collect(),
+    }
 }
 
 /// The name that the beginning of a container's id has among [`CONTAINERS`].

@@ -74,6 +74,7 @@ fn facts() -> Facts {
     Facts {
         process: ImageFacts {
             exe: exe("/bin/a"),
+            in_root: InRoot::No,
             parent: Some(exe("/bin/sh")),
             ancestors: vec![exe("/bin/sh"), exe("/usr/lib/systemd")],
         },
@@ -229,6 +230,58 @@ fn containers_are_cgroups_named_by_ids() {
         assert!(!hits(cgroup.clone(), &inner[..len]), "{len}");
     }
     assert!(!hits("/system.slice".to_owned(), &outer[..12]));
+}
+
+/// With `container`, the host's name counts for nothing; without, the other.
+#[test]
+fn executables_of_a_container_are_named_in_its_root() {
+    let id = "0123456789ab".repeat(6);
+    let inside = |in_root| {
+        let mut facts = facts();
+        facts.cgroup = format!("/docker-{}.scope", &id[..64]).into();
+        facts.process.in_root = in_root;
+        facts
+    };
+    let by = |files: Files, is_in_root: bool| Process {
+        executables: vec![files],
+        containers: is_in_root
+            .then(|| id[..12].to_owned())
+            .into_iter()
+            .collect(),
+        ..Process::default()
+    };
+    let matched = |process: Process, facts: &Facts| {
+        let policy = policy(Verdict::Allow, vec![of_process(Action::Deny, process)]);
+        let decision = evaluate(&policy, facts);
+        (decision.deny, decision.unknown)
+    };
+    let (yes, no, perhaps) = ((true, false), (false, false), (true, true));
+    let exact = |path: &str| Files::Exact(path.into());
+    for (in_root, named, expected) in [
+        (InRoot::At("/usr/x".into()), exact("/usr/x"), yes),
+        (
+            InRoot::At("/usr/x".into()),
+            Files::Below("/usr".into()),
+            yes,
+        ),
+        (InRoot::At("/usr/x".into()), exact("/x"), no),
+        // Which is the host's name for it.
+        (InRoot::At("/usr/x".into()), exact("/bin/a"), no),
+        (InRoot::No, exact("/bin/a"), no),
+        (InRoot::Unknown, exact("/x"), perhaps),
+    ] {
+        let facts = inside(in_root);
+        assert_eq!(matched(by(named, true), &facts), expected, "{facts:?}");
+    }
+    let facts = inside(InRoot::At("/usr/x".into()));
+    assert_eq!(matched(by(exact("/usr/x"), false), &facts), no);
+    assert_eq!(matched(by(exact("/bin/a"), false), &facts), yes);
+    // In no container at all.
+    let outside = Facts {
+        cgroup: "/".into(),
+        ..inside(InRoot::Unknown)
+    };
+    assert_eq!(matched(by(exact("/x"), true), &outside), no);
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(super) fn lint(policy: &Policy, spots: &FileSpots, now: &Zoned, report: &mut
     let rules = &policy.rules;
     for (index, (rule, at)) in rules.iter().zip(&spots.rules).enumerate() {
         by_path_or_hash(rule, at, report);
+        by_link(rule, at, report);
         if expired(rule, now) {
             report.warning(
                 at.expires,
@@ -134,6 +135,39 @@ fn by_path_or_hash(rule: &Rule, at: &Spots, report: &mut Report<'_>) {
     }
 }
 
+/// Directories that are a symbolic link to the one of that name in /usr, nearly
+/// everywhere.
+const USUAL_LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// A file of a container that its root has under another name: nobody can follow
+/// the links of a root that may not exist yet.
+fn by_link(rule: &Rule, at: &Spots, report: &mut Report<'_>) {
+    if !rule.process.is_in_root() {
+        return;
+    }
+    let paths = rule.process.executables.iter().map(Files::path);
+    let missed = paths.clone().find_map(|path| {
+        let below = path.strip_prefix("/").ok()?;
+        let is_link = USUAL_LINKS.iter().any(|link| below.starts_with(link));
+        let target = Path::new("/usr").join(below);
+        let is_named = || paths.clone().any(|path| path == target);
+        (is_link && !is_named()).then_some((path, target))
+    });
+    if let Some((path, target)) = missed {
+        report.warning(
+            at.executable,
+            Wrong::new(
+                format!(
+                    "rule {} names {} in a container's root, where links are not followed and that is usually one",
+                    quoted(&rule.name),
+                    quoted(&path.to_string_lossy())
+                ),
+                format!("name {} too", quoted(&target.to_string_lossy())),
+            ),
+        );
+    }
+}
+
 fn is_interpreter(path: &Path) -> bool {
     runs_scripts(path.as_os_str().as_encoded_bytes())
 }
@@ -157,6 +191,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
         && earlier.action != Action::Audit
         && earlier.ingress == later.ingress
         && process.kernel == other.kernel
+        && (process.executables.is_empty() || process.is_in_root() == other.is_in_root())
         && wider(&process.sha256, &other.sha256, PartialEq::eq)
         && wider(&process.inodes, &other.inodes, PartialEq::eq)
         && wider(&process.uids, &other.uids, range_within)

@@ -87,6 +87,8 @@ fn exec(id: ImageId, at_ns: u64) -> ExecFacts {
                 },
                 fs_magic: 0xef53,
                 flags: 0,
+                mntns: 0,
+                reserved: 0,
             },
             actor: actor(id.tgid),
             sha256: [0; 32],

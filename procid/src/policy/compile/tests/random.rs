@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::policy::{
-    Action, Destination, ExeFacts, Facts, Files, ImageFacts, Inode, Matcher, Mode, Policy, Process,
-    Role, Rule, Socket, Transport, Verdict,
+    Action, Destination, ExeFacts, Facts, Files, ImageFacts, InRoot, Inode, Matcher, Mode, Policy,
+    Process, Role, Rule, Socket, Transport, Verdict,
 };
 
 const NETWORKS: [&str; 16] = [
@@ -183,24 +183,19 @@ fn process() -> impl Strategy<Value = Process> {
         field(select(&[Role::Opener, Role::Speaker])),
         field(select(&CONTAINERS)),
     );
-    (image, live).prop_map(|(image, mut live)| {
-        if !image.0.is_empty() {
-            live.5.clear(); // together they are refused
-        }
-        Process {
-            executables: image.0,
-            sha256: image.1,
-            inodes: image.2,
-            parents: image.3,
-            ancestors: image.4,
-            uids: live.0,
-            gids: live.1,
-            cgroups: live.2.into_iter().map(PathBuf::from).collect(),
-            units: live.3.into_iter().map(str::to_owned).collect(),
-            roles: live.4,
-            containers: live.5.into_iter().map(str::to_owned).collect(),
-            ..Process::default()
-        }
+    (image, live).prop_map(|(image, live)| Process {
+        executables: image.0,
+        sha256: image.1,
+        inodes: image.2,
+        parents: image.3,
+        ancestors: image.4,
+        uids: live.0,
+        gids: live.1,
+        cgroups: live.2.into_iter().map(PathBuf::from).collect(),
+        units: live.3.into_iter().map(str::to_owned).collect(),
+        roles: live.4,
+        containers: live.5.into_iter().map(str::to_owned).collect(),
+        ..Process::default()
     })
 }
 
@@ -300,7 +295,13 @@ fn exe() -> impl Strategy<Value = ExeFacts> {
 }
 
 pub(super) fn facts() -> impl Strategy<Value = Facts> {
-    let image = (exe(), option::weighted(0.9, exe()), vec(exe(), 0..4));
+    let in_root = prop_oneof![
+        2 => path().prop_map(InRoot::At),
+        1 => Just(InRoot::No),
+        1 => Just(InRoot::Unknown),
+    ];
+    let parent = option::weighted(0.9, exe());
+    let image = (exe(), in_root, parent, vec(exe(), 0..4));
     let address = prop_oneof![
         9 => select(&ADDRESSES).prop_map(|text| text.parse().unwrap()),
         1 => any::<IpAddr>(),
@@ -325,8 +326,9 @@ pub(super) fn facts() -> impl Strategy<Value = Facts> {
         |(image, socket, euid, egid, cgroup, now)| Facts {
             process: ImageFacts {
                 exe: image.0,
-                parent: image.1,
-                ancestors: image.2,
+                in_root: image.1,
+                parent: image.2,
+                ancestors: image.3,
             },
             destination: socket.0,
             port: socket.1,

@@ -52,6 +52,16 @@ fn with_mode(rules: &[String]) -> String {
     "sha256 = 'HASH'\nexecutable = '/usr/bin/python3.13'",
     "6:10: warning: rule `r` allows `/usr/bin/python3.13` by hash, an interpreter: the hash says nothing of the script it runs"
 )]
+#[case::link_in_a_container(
+    "allow",
+    "executable = ['/usr/bin/a', '/bin/b']\ncontainer = '0123456789ab'\nsha256 = 'HASH'",
+    "6:14: warning: rule `r` names `/bin/b` in a container's root, where links are not followed and that is usually one (remedy: name `/usr/bin/b` too)"
+)]
+#[case::directory_in_a_container(
+    "allow",
+    "executable = '/lib64/**'\ncontainer = '0123456789ab'\nsha256 = 'HASH'",
+    "6:14: warning: rule `r` names `/lib64` in a container's root, where links are not followed and that is usually one (remedy: name `/usr/lib64` too)"
+)]
 fn rules_on_files(#[case] action: &str, #[case] process: &str, #[case] expected: &str) {
     let process = format!("[rule.process]\n{}", process.replace("HASH", HASH));
     let found = warnings(&with_mode(&[rule_of("r", action, &process)]));
@@ -64,6 +74,18 @@ fn rules_on_files(#[case] action: &str, #[case] process: &str, #[case] expected:
 #[case::hash("allow", "sha256 = 'HASH'")]
 #[case::uid("deny", "uid = 0")]
 #[case::ancestor("deny", "ancestor = { executable = '/bin/a' }")]
+#[case::no_link_in_a_container(
+    "allow",
+    "executable = ['/binary', '/opt/bin/a']\ncontainer = '0123456789ab'\nsha256 = 'HASH'"
+)]
+#[case::both_names_in_a_container(
+    "allow",
+    "executable = ['/bin/a', '/usr/bin/a']\ncontainer = '0123456789ab'\nsha256 = 'HASH'"
+)]
+#[case::container_of_a_parent(
+    "allow",
+    "parent = { executable = '/bin/a' }\ncontainer = '0123456789ab'\nsha256 = 'HASH'"
+)]
 fn rules_on_files_that_hold(#[case] action: &str, #[case] process: &str) {
     let process = format!("[rule.process]\n{}", process.replace("HASH", HASH));
     assert_eq!(
@@ -122,6 +144,10 @@ fn a_rule_that_is_never_reached(
 #[case::like_a_cgroup("process.cgroup = '/a'", "process.cgroup = '/ab'")]
 #[case::ingress("", "direction = 'ingress'")]
 #[case::kernel("", "process.kernel = true")]
+#[case::in_a_container(
+    "process.executable = '/a'",
+    "process = { executable = '/a', container = '0123456789ab' }"
+)]
 #[case::expiring("expires = '2030-01-01'", "")]
 #[case::expiring_sooner("expires = '2030-01-01'", "expires = '2030-01-02'")]
 #[case::expired("expires = '2020-01-01'", "expires = '2019-01-01'")]
