@@ -3,6 +3,7 @@
 use std::{fmt::Debug, net::IpAddr, ops::RangeInclusive, path::PathBuf};
 
 use ipnet::IpNet;
+use procid_common::policy::RULES_MAX;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::policy::{
@@ -158,30 +159,38 @@ fn between<T: Copy + Ord + Debug + 'static>(
     (select(ends), select(ends)).prop_map(|(one, other)| one.min(other)..=one.max(other))
 }
 
-/// A field that mostly does not ask.
-fn field<T: Clone + Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
-    option::weighted(0.2, vec(value, 1..3)).prop_map(Option::unwrap_or_default)
+/// How often a field asks. Where most do, a rule rarely matches.
+#[derive(Clone, Copy)]
+struct Asks(f64);
+
+impl Asks {
+    fn field<T: Clone + Debug>(
+        self,
+        value: impl Strategy<Value = T>,
+    ) -> impl Strategy<Value = Vec<T>> {
+        option::weighted(self.0, vec(value, 1..3)).prop_map(Option::unwrap_or_default)
+    }
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     select(&[Verdict::Allow, Verdict::Deny])
 }
 
-fn process() -> impl Strategy<Value = Process> {
+fn process(asks: Asks) -> impl Strategy<Value = Process> {
     let image = (
-        field(executable()),
-        field(hash()),
-        field(inode()),
-        field(matcher()),
-        field(matcher()),
+        asks.field(executable()),
+        asks.field(hash()),
+        asks.field(inode()),
+        asks.field(matcher()),
+        asks.field(matcher()),
     );
     let live = (
-        field(between(&IDS)),
-        field(between(&IDS)),
-        field(select(&CGROUPS)),
-        field(select(&["a.service", "b.service", "init"])),
-        field(select(&[Role::Opener, Role::Speaker])),
-        field(select(&CONTAINERS)),
+        asks.field(between(&IDS)),
+        asks.field(between(&IDS)),
+        asks.field(select(&CGROUPS)),
+        asks.field(select(&["a.service", "b.service", "init"])),
+        asks.field(select(&[Role::Opener, Role::Speaker])),
+        asks.field(select(&CONTAINERS)),
     );
     (image, live).prop_map(|(image, live)| Process {
         executables: image.0,
@@ -199,12 +208,12 @@ fn process() -> impl Strategy<Value = Process> {
     })
 }
 
-fn destination() -> impl Strategy<Value = Destination> {
+fn destination(asks: Asks) -> impl Strategy<Value = Destination> {
     (
-        field(select(&NETWORKS).prop_map(|text| text.parse::<IpNet>().unwrap())),
-        field(between(&PORTS)),
-        field(select(&TRANSPORTS)),
-        field(select(&[Socket::Raw, Socket::Packet])),
+        asks.field(select(&NETWORKS).prop_map(|text| text.parse::<IpNet>().unwrap())),
+        asks.field(between(&PORTS)),
+        asks.field(select(&TRANSPORTS)),
+        asks.field(select(&[Socket::Raw, Socket::Packet])),
     )
         .prop_map(|(networks, ports, transports, sockets)| Destination {
             networks,
@@ -224,7 +233,7 @@ enum Of {
     Kernel,
 }
 
-fn rule() -> impl Strategy<Value = Rule> {
+fn rule(asks: Asks) -> impl Strategy<Value = Rule> {
     let of = prop_oneof![
         12 => Just(Of::Process),
         1 => Just(Of::Accepted),
@@ -233,9 +242,9 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     (
         select(&[Action::Allow, Action::Deny, Action::Audit]),
-        process(),
-        destination(),
-        field(between(&PORTS)),
+        process(asks),
+        destination(asks),
+        asks.field(between(&PORTS)),
         of,
         option::weighted(0.2, 1_i128..8),
     )
@@ -268,7 +277,16 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 pub(super) fn policy() -> impl Strategy<Value = Policy> {
     // Few rules make the default decide; many fill more than a word.
-    let rules = prop_oneof![6 => vec(rule(), 0..40), 1 => vec(rule(), 64..70)];
+    let rule = || rule(Asks(0.2));
+    policy_of(prop_oneof![6 => vec(rule(), 0..40), 1 => vec(rule(), 64..70)])
+}
+
+/// As many rules as a policy can have, of which the last ones decide too.
+pub(super) fn full_policy() -> impl Strategy<Value = Policy> {
+    policy_of(vec(rule(Asks(0.5)), RULES_MAX))
+}
+
+fn policy_of(rules: impl Strategy<Value = Vec<Rule>>) -> impl Strategy<Value = Policy> {
     (verdict(), verdict(), rules).prop_map(|(default, unknown_hash, rules)| Policy {
         mode: Mode::Enforce,
         default,
