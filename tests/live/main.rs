@@ -28,6 +28,7 @@ mod outlive;
 mod policy;
 mod pressure;
 mod programs;
+mod replay;
 mod scripts;
 mod speakers;
 mod start;

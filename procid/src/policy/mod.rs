@@ -6,6 +6,8 @@
 //! | [`compile`] | from the one to the other |
 //! | [`places`] | where the host has a path |
 //! | [`text`] | a policy as it is written, and what is wrong with it |
+//! | [`past`] | an act of the past, judged again |
+//! | [`replay`] | what a policy would have done to history |
 //! | [`reference`] | what a policy decides, said plainly |
 //! | [`tables`] | a policy as the programs read it |
 //! | [`lineage`] | what images satisfy that were there before the policy |
@@ -26,8 +28,10 @@ mod bits;
 pub mod compile;
 pub mod lineage;
 pub mod lookup;
+pub mod past;
 pub mod places;
 pub mod reference;
+pub mod replay;
 pub mod tables;
 pub mod text;
 
@@ -142,6 +146,14 @@ impl Files {
     pub fn path(&self) -> &Path {
         match self {
             Self::Exact(path) | Self::Below(path) => path,
+        }
+    }
+
+    /// Whether a path is one of them.
+    pub fn have(&self, path: &Path) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Below(directory) => path != directory && path.starts_with(directory),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`check`] | `check` |
 //! | [`show`] | `show` |
 //! | [`explain`] | `explain` |
+//! | [`replay`] | `replay` |
 //! | [`cut`] | `apply --cut` |
 //! | [`file`](mod@file) | a policy's file, read |
 
@@ -18,6 +19,7 @@ pub mod check;
 mod cut;
 pub mod explain;
 pub mod file;
+pub mod replay;
 pub mod show;
 
 /// Which image may speak to whom: check rules, put them in force, and see what
@@ -36,6 +38,7 @@ enum Command {
     Revert(apply::Revert),
     Show(show::Show),
     Explain(explain::Explain),
+    Replay(replay::PolicyReplay),
 }
 
 impl Policy {
@@ -47,6 +50,7 @@ impl Policy {
             Command::Revert(revert) => revert.execute(),
             Command::Show(show) => show.execute(),
             Command::Explain(explain) => explain.execute(),
+            Command::Replay(replay) => replay.execute(),
         }
     }
 }
