@@ -87,10 +87,25 @@ impl Agent {
     /// As [`start_with`](Self::start_with).
     #[must_use]
     pub fn start_at(cgroup: &TestCgroup, directory: Home, arguments: &[&str]) -> Self {
+        Self::start_file(&procid(), cgroup, directory, arguments)
+    }
+
+    /// The same of a copy of procid.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_with`](Self::start_with).
+    #[must_use]
+    pub fn start_file(
+        binary: &Path,
+        cgroup: &TestCgroup,
+        directory: Home,
+        arguments: &[&str],
+    ) -> Self {
         let output = directory.path().join("records");
         let state = directory.path().join("state");
         let socket = directory.path().join(SOCKET);
-        let mut command = command(cgroup.path(), &state, &socket);
+        let mut command = command_of(binary, cgroup.path(), &state, &socket);
         if !arguments.contains(&EXEC_GATE) {
             // It would hold up every program of the host that the tests run on.
             command.args([EXEC_GATE, "off"]);
@@ -274,7 +289,11 @@ impl Drop for Agent {
 
 /// `procid run --json` on a cgroup.
 pub fn command(cgroup: &Path, state: &Path, socket: &Path) -> Command {
-    let mut command = Command::new(procid());
+    command_of(&procid(), cgroup, state, socket)
+}
+
+fn command_of(binary: &Path, cgroup: &Path, state: &Path, socket: &Path) -> Command {
+    let mut command = Command::new(binary);
     command
         .args(["run", "--json"])
         .arg("--cgroup")

@@ -7,6 +7,7 @@
 //! | [`listener`] | the other end of its connections |
 //! | [`program`] | runs of the test program |
 //! | [`scratch`] | the files that are run |
+//! | [`fuse`] | a FUSE file system that need not answer |
 //! | [`gate`] | an exec gate on a file system of the test's own |
 //! | [`cgroup`] | the cgroup they run in |
 //! | [`containers`] | cgroups named as containers are |
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod attribution;
 pub mod cgroup;
 pub mod containers;
+pub mod fuse;
 pub mod gate;
 pub mod listener;
 pub mod lockout;

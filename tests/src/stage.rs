@@ -2,6 +2,8 @@
 
 use std::{ffi::OsStr, fs, path::Path};
 
+use serde_json::Value;
+
 use crate::{
     agent::Agent,
     cgroup::TestCgroup,
@@ -83,6 +85,17 @@ impl Stage {
     pub fn judges_speakers(&self) -> bool {
         let status = self.agent.ask(&["status", "--json"]);
         !String::from_utf8_lossy(&status.stdout).contains("denials of speakers on TCP connections")
+    }
+
+    /// What `procid status` says of the exec gate in that field.
+    ///
+    /// # Panics
+    ///
+    /// When there is no status.
+    pub fn gate(&self, field: &str) -> Value {
+        let output = self.agent.ask(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).expect("a status");
+        status["exec_gate"][field].clone()
     }
 
     /// Waits until the hash of the file that runs in that process is told.

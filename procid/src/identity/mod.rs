@@ -6,6 +6,8 @@
 //! | [`entity`] | what an image is called outside this host |
 //! | [`image`] | one image: its facts, its parent, its hash |
 //! | [`images`] | the table of images, live and lately ended |
+//! | [`mounts`] | which file systems may not answer |
+//! | [`quiet`] | paths, without waiting for one of those |
 //! | [`hash`] | SHA-256 of the file that ran, with the grade it has earned |
 //! | [`script`] | the script that an interpreter was told to run |
 
@@ -14,4 +16,6 @@ pub mod entity;
 pub mod hash;
 pub mod image;
 pub mod images;
+pub mod mounts;
+pub mod quiet;
 pub mod script;

@@ -12,7 +12,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsStr,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     sync::Arc,
 };
@@ -21,12 +21,14 @@ use procid_common::{
     image::{FileState, ImageId},
     policy::{ALL_RULES, Bits, Lineage, NO_RULES, Uses},
 };
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, open, statx};
 
 use super::{
     Files, Matcher, Policy,
     bits::{either, insert},
     tables::Tables,
 };
+use crate::identity::quiet;
 
 /// An image that lives or has ended.
 #[derive(Clone, Debug)]
@@ -106,14 +108,19 @@ fn speaks_for(member: &Member, files: &Files) -> bool {
     };
     match files {
         Files::Exact(wanted) => {
-            let is_there = |exe: &FileState| {
-                let facts = std::fs::metadata(wanted);
-                facts.is_ok_and(|facts| facts.ino() == exe.ino)
-            };
+            let is_there = |exe: &FileState| number_of(wanted) == Some(exe.ino);
             member.exe.as_ref().is_some_and(is_there) || by_path(&|path| path == wanted)
         }
         Files::Below(directory) => by_path(&|path| path.starts_with(directory)),
     }
+}
+
+/// The inode number of what is there now, where that can be had without waiting.
+fn number_of(path: &Path) -> Option<u64> {
+    let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let found = quiet::open(root, path, ResolveFlags::IN_ROOT, "/proc/self/mountinfo").ok()?;
+    let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Some(statx(found, c"", at, StatxFlags::INO).ok()?.stx_ino)
 }
 
 /// What one image satisfies, certainly and perhaps, to those after it.

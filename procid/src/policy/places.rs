@@ -14,6 +14,7 @@ use std::{
 use rustix::io::Errno;
 
 use self::mounts::Mounts;
+use crate::identity::mounts::Mounts as AnyMounts;
 
 mod mounts;
 
@@ -63,6 +64,8 @@ pub struct HostPlaces {
     mounts: Mounts,
     /// A process in the initial mount namespace, below /proc.
     process: &'static str,
+    /// Where what may not answer is mounted.
+    foreign: Vec<PathBuf>,
     root: PathBuf,
 }
 
@@ -82,6 +85,7 @@ impl HostPlaces {
             ("1", "/proc/1/root")
         };
         Ok(Self {
+            foreign: AnyMounts::parse(&mounts).foreign_points(),
             mounts: Mounts::parse(&mounts)?,
             process,
             root: PathBuf::from(root),
@@ -91,11 +95,12 @@ impl HostPlaces {
 
 impl Places for HostPlaces {
     fn place(&self, path: &Path) -> io::Result<Place> {
-        self.mounts.place(&resolve(&self.root, path)?)
+        self.mounts
+            .place(&resolve(&self.root, path, &self.foreign)?)
     }
 
     fn mounts_below(&self, dir: &Path) -> io::Result<Vec<Place>> {
-        Ok(self.mounts.below(&resolve(&self.root, dir)?))
+        Ok(self.mounts.below(&resolve(&self.root, dir, &self.foreign)?))
     }
 
     fn namespace(&self) -> io::Result<u32> {
@@ -105,8 +110,9 @@ impl Places for HostPlaces {
 }
 
 /// Follows the symbolic links of an absolute path below `root`, as far as the
-/// path exists.
-fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
+/// path exists, and not into one of the `foreign` directories: what lies there
+/// is taken as it is written, for it may be waited for forever.
+fn resolve(root: &Path, path: &Path, foreign: &[PathBuf]) -> io::Result<PathBuf> {
     if !path.is_absolute() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -125,7 +131,7 @@ fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
             continue;
         }
         found.push(name);
-        if !exists {
+        if !exists || foreign.iter().any(|point| found.starts_with(point)) {
             continue;
         }
         let here = root.join(found.strip_prefix("/").unwrap_or(&found));
@@ -171,7 +177,7 @@ mod tests {
     use super::*;
 
     fn resolved(root: &Path, path: &str) -> String {
-        resolve(root, Path::new(path))
+        resolve(root, Path::new(path), &["/net".into()])
             .unwrap()
             .into_os_string()
             .into_string()
@@ -191,6 +197,9 @@ mod tests {
         symlink("../../../../etc/shell", at("usr/bin/out")).unwrap();
         symlink("/opt/later", at("usr/bin/dangling")).unwrap();
         symlink("circle", at("circle")).unwrap();
+        fs::create_dir(at("net")).unwrap();
+        symlink("/usr", at("net/away")).unwrap();
+        symlink("/net/away", at("usr/away")).unwrap();
 
         let root = root.path();
         assert_eq!(resolved(root, "/bin/sh"), "/usr/bin/dash");
@@ -198,13 +207,17 @@ mod tests {
         assert_eq!(resolved(root, "/bin/out"), "/usr/bin/dash");
         assert_eq!(resolved(root, "/bin"), "/usr/bin");
         assert_eq!(resolved(root, "/"), "/");
+        // What may not answer is not asked.
+        assert_eq!(resolved(root, "/net/away/bin"), "/net/away/bin");
+        assert_eq!(resolved(root, "/bin/../away"), "/net/away");
+        assert_eq!(resolved(root, "/net/../bin/sh"), "/usr/bin/dash");
         // What is missing is taken as it is written.
         assert_eq!(resolved(root, "/bin/new/tool"), "/usr/bin/new/tool");
         assert_eq!(resolved(root, "/bin/dangling"), "/opt/later");
         assert_eq!(resolved(root, "/bin/sh/tool"), "/usr/bin/dash/tool");
-        let looped = resolve(root, Path::new("/circle")).unwrap_err();
+        let looped = resolve(root, Path::new("/circle"), &[]).unwrap_err();
         assert_eq!(Errno::from_io_error(&looped), Some(Errno::LOOP));
-        let relative = resolve(root, Path::new("bin/sh")).unwrap_err();
+        let relative = resolve(root, Path::new("bin/sh"), &[]).unwrap_err();
         assert_eq!(relative.kind(), io::ErrorKind::InvalidInput);
     }
 

@@ -12,13 +12,16 @@ use rustix::{
 };
 
 use super::holders::{Holder, start_ticks};
-use crate::identity::hash::{
-    FileHash, Grade, Inspect, Missing, Request,
-    open::{is_running, is_untrusted},
-    pool::Config,
-    read::{self, sha256},
-    settle::{Offset, Rules, Standing, boot_now_ns},
-    statx::Statx,
+use crate::identity::{
+    hash::{
+        FileHash, Grade, Inspect, Missing, Request,
+        open::{is_running, is_untrusted},
+        pool::Config,
+        read::{self, sha256},
+        settle::{Offset, Rules, Standing, boot_now_ns},
+        statx::Statx,
+    },
+    quiet,
 };
 
 /// Longest that one file is waited for until its ctime is stable.
@@ -75,6 +78,9 @@ impl Hasher {
             Errno::NOENT | Errno::SRCH => Missing::Gone,
             _ => Missing::Unreadable,
         })?;
+        if quiet::is_foreign(&fd, holder.pid) {
+            return Err(Missing::UntrustedFs);
+        }
         let now = Statx.inspect(fd.as_fd()).map_err(|_| Missing::Unreadable)?;
         *seen = Some(now.file);
         if is_untrusted(now.fs_magic) {

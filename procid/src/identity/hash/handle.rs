@@ -37,9 +37,11 @@ use std::{
 
 use procid_common::image::{Directory, FileState};
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstatfs, open, statx},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, open, statx},
     io::Errno,
 };
+
+use crate::identity::quiet;
 
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/magic.h>
 const EXT: u32 = 0xef53;
@@ -176,8 +178,9 @@ impl Mount {
     /// because a handle is not looked up below an `O_PATH` descriptor; a file
     /// may be a mount point too, as containers' `/etc/hosts` is.
     fn open(&self) -> Option<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let point = open(&self.point, flags, Mode::empty()).ok()?;
+        let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let point = quiet::open(root, &self.point, how, "/proc/self/mountinfo").ok()?;
         // DONT_SYNC: what covers it may be a file system that does not answer.
         let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;

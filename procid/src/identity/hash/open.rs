@@ -10,22 +10,29 @@
 //! system that answers when it likes. So every file is first taken with
 //! `O_PATH`, which opens nothing, and compared with what the kernel saw at
 //! exec; only that very inode is opened for reading. No symbolic link is
-//! followed: the kernel's path of an executable has none.
+//! followed: the kernel's path of an executable has none. Nor is a file system
+//! [waited for](quiet) that may not answer.
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use procid_common::image::{FileState, flags};
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat2, stat},
+    fs::{CWD, Mode, OFlags, ResolveFlags, stat},
     io::Errno,
 };
 
 use super::{Inspect, Missing, Request, handle};
+use crate::identity::quiet;
 
 /// File systems whose content the kernel does not control: a server, a
 /// hypervisor, another host or another process answers each read, and need
@@ -139,13 +146,12 @@ impl Opener {
         {
             return Err(Errno::NOENT);
         }
-        openat2(
-            &root,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS,
-        )
+        let mounts = match member {
+            Some(pid) => format!("/proc/{pid}/mountinfo"),
+            None => "/proc/self/mountinfo".to_owned(),
+        };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        quiet::open(&root, Path::new(OsStr::from_bytes(path)), how, &mounts)
     }
 
     /// The pid of a live process in a mount namespace.

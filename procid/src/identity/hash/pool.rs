@@ -28,6 +28,7 @@ use super::{
     read::{self, sha256},
     settle::{Offset, Rules, Standing, boot_now_ns},
 };
+use crate::identity::quiet;
 
 /// Longest that a read is put off until a ctime is stable. Beyond it lie only
 /// files that were changed "in the future", by another clock.
@@ -346,6 +347,13 @@ impl Shared {
         let mut reasons = Vec::with_capacity(batch.len());
         for request in batch {
             match self.opener.open(&*self.inspector, request) {
+                // An overlay's content is that of what it lies on.
+                Ok(fd)
+                    if request.flags & flags::OVERLAY != 0
+                        && quiet::is_foreign(&fd, request.id.tgid) =>
+                {
+                    reasons.push(Missing::UntrustedFs);
+                }
                 Ok(fd) => return Ok(fd),
                 Err(missing) => reasons.push(missing),
             }

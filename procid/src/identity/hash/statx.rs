@@ -20,7 +20,9 @@ pub struct Statx;
 
 impl Inspect for Statx {
     fn inspect(&self, fd: BorrowedFd<'_>) -> io::Result<Inspected> {
-        let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        // DONT_SYNC: one that is foreign may not answer.
+        let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(fd, c"", at, StatxFlags::BASIC_STATS)?;
         // The magic numbers are 32 bits wide; the field is as wide as a long.
         let fs_magic = (fstatfs(fd)?.f_type as u64 & u64::from(u32::MAX)) as u32;
         let mut bits = 0;

@@ -17,12 +17,15 @@ use std::{
 
 use procid_common::image::Directory;
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, readlink, stat},
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, readlink, stat},
     io::Errno,
 };
 
 use super::{Place, Request};
-use crate::identity::hash::{Inspect, Missing, handle};
+use crate::identity::{
+    hash::{Inspect, Missing, handle},
+    quiet,
+};
 
 /// Names that /proc/self would turn into files of the agent's own.
 const OWN_DESCRIPTORS: [&[u8]; 2] = [b"/dev/fd/", b"/proc/self/fd/"];
@@ -47,26 +50,26 @@ pub fn open(inspector: &dyn Inspect, request: &Request) -> Result<OwnedFd, Missi
         .map_err(reason)?;
         return match rest {
             [] => Ok(own),
-            rest => below(&own, Path::new(OsStr::from_bytes(rest))).map_err(reason),
+            rest => below(place, &own, Path::new(OsStr::from_bytes(rest))).map_err(reason),
         };
     }
     if path.is_absolute() {
-        return inside(&root_of(inspector, place)?, path).map_err(reason);
+        return inside(place, &root_of(inspector, place)?, path).map_err(reason);
     }
     let cwd = cwd_of(inspector, place)?;
-    match below(&cwd, path) {
+    match below(place, &cwd, path) {
         // It leads up, or an absolute link is in it.
         Err(Errno::XDEV) => {
             let root = root_of(inspector, place)?;
             let name = name_in(&root, &cwd).ok_or(Missing::Gone)?;
-            let again = inside(&root, &name).map_err(reason)?;
+            let again = inside(place, &root, &name).map_err(reason)?;
             let state = inspector
                 .inspect(again.as_fd())
                 .map_err(|_| Missing::Gone)?;
             if !place.cwd.is(&state.file) {
                 return Err(Missing::Gone);
             }
-            inside(&root, &name.join(path)).map_err(reason)
+            inside(place, &root, &name.join(path)).map_err(reason)
         }
         outcome => outcome.map_err(reason),
     }
@@ -137,26 +140,22 @@ fn expect(inspector: &dyn Inspect, fd: OwnedFd, expected: &Directory) -> Result<
     }
 }
 
-fn inside(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+fn inside(place: &Place, root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        how,
-    )
+    quiet::open(root, path, how, &mounts_of(place))
 }
 
-fn below(directory: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+fn below(place: &Place, directory: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    openat2(
-        directory,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        how,
-    )
+    quiet::open(directory, path, how, &mounts_of(place))
+}
+
+/// The mounts that the process has, or had.
+fn mounts_of(place: &Place) -> String {
+    match is_mounted_here(place) {
+        true => "/proc/self/mountinfo".to_owned(),
+        false => format!("/proc/{}/mountinfo", place.id.tgid),
+    }
 }
 
 /// The name of a directory in a root, as the kernel tells both: to be checked.

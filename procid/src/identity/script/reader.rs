@@ -1,8 +1,7 @@
 //! The thread that finds scripts and hashes them.
 //!
-//! A script's name is anybody's: it may lead through a file system that never
-//! answers. So scripts have a thread of their own, and when it hangs no
-//! executable waits for it.
+//! A script's name is anybody's, and what it leads through may answer late. So
+//! scripts have a thread of their own, and no executable waits for it.
 //!
 //! Grades:
 //! - `verified`: the LSM hook saw the inode that execve(2) was given, and the
