@@ -1,17 +1,15 @@
 //! The exec gate, on a file system of the test's own.
 
 use std::{
-    fs::{self, File, FileTimes, OpenOptions},
-    io::Write as _,
+    fs::{self, File, FileTimes},
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
-    path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use procid_tests::{
-    gate::{Gate, line_of_file, on_own_file_system},
+    gate::{Gate, line_of_file, on_own_file_system, program, run, start},
     scratch::test_program,
 };
 use rustix::process::{Signal, kill_process};
@@ -22,28 +20,6 @@ const FOREVER: Duration = Duration::from_secs(20);
 /// What is let go on at once takes less, and what waits for [`LIMIT`] more.
 const AT_ONCE: Duration = Duration::from_millis(700);
 const SETTLING: Duration = Duration::from_millis(50);
-
-/// A program that nobody has seen before.
-fn program(place: &Path, name: &str) -> PathBuf {
-    let path = place.join(name);
-    fs::copy("/bin/true", &path).unwrap();
-    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-    file.write_all(name.as_bytes()).unwrap();
-    path
-}
-
-/// Executes it; when this returns, it runs.
-fn start(path: &Path) -> Child {
-    Command::new(path).spawn().unwrap()
-}
-
-fn run(path: &Path) -> Duration {
-    let begun = Instant::now();
-    let mut child = start(path);
-    let took = begun.elapsed();
-    assert!(child.wait().unwrap().success());
-    took
-}
 
 #[test]
 fn a_program_never_seen_before_is_hashed_before_it_runs() {

@@ -32,6 +32,7 @@ mod programs;
 mod replay;
 mod scripts;
 mod speakers;
+mod stall;
 mod start;
 mod storm;
 mod unseen;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -69,6 +69,75 @@ pub fn on_own_file_system(test: impl FnOnce(&Path) + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Bounds the queue of fanotify groups made from then on.
+const QUEUE: &str = "/proc/sys/fs/fanotify/max_queued_events";
+/// As the kernel has it at boot.
+const QUEUE_AT_BOOT: usize = 16_384;
+/// Less is what a test that was killed has left.
+const QUEUE_LEAST: usize = 64;
+
+/// Does `open`, which makes a fanotify group, with the kernel's queue of so many
+/// events.
+///
+/// # Panics
+///
+/// When the bound cannot be set.
+pub fn small_queue<T>(events: usize, open: impl FnOnce() -> T) -> T {
+    struct Bound(usize);
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            // Nobody is left to tell.
+            let _unset = fs::write(QUEUE, self.0.to_string());
+        }
+    }
+    assert!(events < QUEUE_LEAST, "not a small one");
+    let before = fs::read_to_string(QUEUE).expect("a setting");
+    let before = before.trim().parse().expect("a number");
+    let _bound = Bound(match before < QUEUE_LEAST {
+        true => QUEUE_AT_BOOT,
+        false => before,
+    });
+    fs::write(QUEUE, events.to_string()).expect("root may set it");
+    open()
+}
+
+/// Makes a program that nobody has seen before.
+///
+/// # Panics
+///
+/// When it cannot be written.
+#[must_use]
+pub fn program(place: &Path, name: &str) -> PathBuf {
+    let path = place.join(name);
+    fs::copy("/bin/true", &path).expect("a copy");
+    let mut file = OpenOptions::new().append(true).open(&path).expect("a file");
+    file.write_all(name.as_bytes()).expect("a file");
+    path
+}
+
+/// Executes it; when this returns, it runs.
+///
+/// # Panics
+///
+/// When it cannot be executed.
+#[must_use]
+pub fn start(path: &Path) -> Child {
+    Command::new(path).spawn().expect("it is executed")
+}
+
+/// Runs it to its end, and says how long its execution took.
+///
+/// # Panics
+///
+/// When it cannot be executed, or fails.
+pub fn run(path: &Path) -> Duration {
+    let begun = Instant::now();
+    let mut child = start(path);
+    let took = begun.elapsed();
+    assert!(child.wait().expect("a child").success());
+    took
 }
 
 /// A running gate; killed when dropped.
@@ -188,23 +257,35 @@ impl Gate {
     /// When it has none.
     #[must_use]
     pub fn watchdog(&self) -> Pid {
-        let gate = self.child.id().to_string();
-        let processes = fs::read_dir("/proc").expect("proc").flatten();
-        let parent = |pid: &str| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let (_, after_name) = stat.rsplit_once(") ")?;
-            after_name.split(' ').nth(1).map(str::to_owned)
-        };
-        processes
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|pid| parent(pid).as_deref() == Some(&gate))
-            .find_map(|pid| Pid::from_raw(pid.parse().ok()?))
-            .expect("the gate has a child")
+        self.find_watchdog().expect("the gate has a child")
     }
+
+    fn find_watchdog(&self) -> Option<Pid> {
+        watchdog_of(Pid::from_child(&self.child))
+    }
+}
+
+/// The watchdog of a process that has a gate, and no other child.
+pub fn watchdog_of(gate: Pid) -> Option<Pid> {
+    let gate = gate.as_raw_nonzero().to_string();
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let parent = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        after_name.split(' ').nth(1).map(str::to_owned)
+    };
+    processes
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|pid| parent(pid).as_deref() == Some(&gate))
+        .find_map(|pid| Pid::from_raw(pid.parse().ok()?))
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        // One that a test has stopped would hold its programs up for good.
+        if let Some(watchdog) = self.find_watchdog() {
+            let _ended = kill_process(watchdog, Signal::KILL);
+        }
         // Not an error where it has ended already.
         let _ended = self.child.kill();
         let _status = self.child.wait();

@@ -13,14 +13,21 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
+    time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::{Shutdown, shutdown},
+};
 
 use super::{
     Marks, Shared, WATCHDOG_LIMIT,
     link::{self, Order, order},
 };
+
+/// Longest that who commands waits. The marker goes on with it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What to mark from now on, `None` for nothing, and where the answer goes.
 type Command = (Option<Marks>, SyncSender<io::Result<()>>);
@@ -66,7 +73,7 @@ impl Commands {
         let (answer, answered) = sync_channel(1);
         self.commands.send((marks, answer)).map_err(|_| gone())?;
         (&self.wake).write_all(&[0])?;
-        answered.recv().map_err(|_| gone())?
+        answered.recv_timeout(ANSWER_LIMIT).map_err(|_| gone())?
     }
 }
 
@@ -158,8 +165,13 @@ impl Marker {
         let order = Order { kind, value: 0 };
         let place = place.map(OwnedFd::as_fd);
         link::send(self.shared.socket.as_fd(), &order, place)?;
-        let answer = self.answers.recv_timeout(WATCHDOG_LIMIT);
-        match answer.map_err(|_| io::Error::other("the exec gate's watchdog does not answer"))? {
+        let answer = self.answers.recv_timeout(WATCHDOG_LIMIT).map_err(|_| {
+            // It is given up: each file system would wait as long again. Fails
+            // when it has ended.
+            let _ = shutdown(&self.shared.socket, Shutdown::Both);
+            io::Error::other("the exec gate's watchdog does not answer")
+        });
+        match answer? {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(
                 i32::try_from(errno).unwrap_or(libc::EIO),

@@ -15,6 +15,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`watch`] | the watchdog, a process of its own |
+//! | [`dead_man`] | what ends it should it stand still |
 //! | [`link`] | what it and the agent say to each other |
 //! | [`fanotify`] | the calls |
 //! | [`mounts`] | which file systems |
@@ -46,6 +47,7 @@ use rustix::net::{
 
 use crate::identity::hash::Inspect;
 
+mod dead_man;
 mod fanotify;
 mod link;
 mod marker;
@@ -66,6 +68,8 @@ pub const WATCH: &str = "gate-watch";
 
 /// Longest wait for the watchdog to mark a file system, and for its end.
 const WATCHDOG_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for the end of one that is killed.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Bounds of a gate.
 #[derive(Clone, Copy, Debug)]
@@ -268,23 +272,31 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        self.shared.open.store(false, Ordering::Relaxed);
         // The watchdog ends, and so does the receiver. Fails when it had ended.
         let _ = shutdown(&self.shared.socket, Shutdown::Both);
         self.marker = None;
-        let start = Instant::now();
-        while matches!(self.watchdog.try_wait(), Ok(None)) {
-            if start.elapsed() > WATCHDOG_LIMIT {
-                let _gone = self.watchdog.kill();
-                let _status = self.watchdog.wait();
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
+        if !has_ended(&mut self.watchdog, WATCHDOG_LIMIT) {
+            let _gone = self.watchdog.kill();
+            // It may wait in the kernel for what no signal ends.
+            has_ended(&mut self.watchdog, KILL_LIMIT);
         }
         self.pool = None;
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
     }
+}
+
+fn has_ended(child: &mut Child, within: Duration) -> bool {
+    let start = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if start.elapsed() > within {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 impl fmt::Debug for Gate {
@@ -371,7 +383,9 @@ impl Shared {
                 _ => {}
             }
         }
-        self.open.store(false, Ordering::Relaxed);
+        if self.open.swap(false, Ordering::Relaxed) {
+            tracing::error!("the exec gate's watchdog has ended: programs run unhashed");
+        }
         // Should this side have ended first, the other must not wait for it.
         let _ = shutdown(&self.socket, Shutdown::Both);
     }

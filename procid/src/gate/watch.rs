@@ -6,8 +6,9 @@
 //! is closed, for nobody else has it, and the kernel lets all go on.
 //!
 //! It never executes, opens or allocates anything on behalf of an event, and
-//! holds a bounded number of them. Should it hang itself, in opening a file
-//! that the kernel opens for it, an alarm that it set before ends it.
+//! holds a bounded number of them. Should it stand still itself, in opening a
+//! file that the kernel opens for it, or because somebody has stopped it, the
+//! kernel [ends](super::dead_man) it.
 
 use std::{
     collections::VecDeque,
@@ -25,6 +26,7 @@ use rustix::{
 };
 
 use super::{
+    dead_man::DeadMan,
     fanotify::{Event, Group, Waiting},
     link::{self, News, Order, Tally, news, order},
 };
@@ -45,8 +47,11 @@ const DESCRIPTORS: u64 = 4 * WAITING_MAX as u64;
 const OVERDUE_MAX: usize = 4;
 /// Events or messages handled before the other side is looked at.
 const BATCH: usize = 64;
-/// Seconds after which a turn of the loop, which never waits, has hung.
-const HUNG_S: u32 = 2;
+/// Longest that it may stand still while it stands before anything: so long an
+/// execution can wait for it.
+const STILL_MAX: Duration = Duration::from_secs(3);
+/// Its loop turns at least so often then.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Runs the watchdog, with its socket to the agent as stdin, until the agent
 /// is gone.
@@ -65,8 +70,12 @@ pub fn run() -> io::Result<()> {
         .filter(|_| start.kind == order::START)
         .map(Group::received)
         .ok_or_else(|| io::Error::other("no fanotify group was given"))?;
+    let dead_man = DeadMan::new()?;
     privilege::reduce(NEEDS)?;
     Watch {
+        dead_man,
+        stands: false,
+        is_leaving: false,
         group,
         socket,
         exempt: [agent, rustix::process::getpid().as_raw_nonzero().get()],
@@ -96,12 +105,15 @@ fn stand_apart() -> io::Result<()> {
         // SAFETY: ignoring a signal installs no handler.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-    // SAFETY: as above; the default of SIGALRM ends the process.
-    unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
     Ok(())
 }
 
 struct Watch<'a> {
+    dead_man: DeadMan,
+    /// Something may be marked, or wait that was.
+    stands: bool,
+    /// Nothing is marked any more.
+    is_leaving: bool,
     group: Group,
     socket: BorrowedFd<'a>,
     /// Processes whose executions nobody else could answer.
@@ -135,9 +147,10 @@ enum Agent {
 impl Watch<'_> {
     fn run(mut self) -> io::Result<()> {
         loop {
-            set_alarm(0);
             let (events, orders) = self.wait()?;
-            set_alarm(HUNG_S);
+            if self.is_leaving && !events && self.waiting.is_empty() {
+                (self.stands, self.is_leaving) = (false, false);
+            }
             if orders && self.take_orders()? == Agent::Gone {
                 return Ok(());
             }
@@ -149,15 +162,25 @@ impl Watch<'_> {
         }
     }
 
-    /// Waits for events, orders or the next deadline.
+    /// Waits for events, orders, the next deadline or the next beat.
     fn wait(&self) -> io::Result<(bool, bool)> {
-        let timeout = self.waiting.front().map(|asked| {
-            let left = asked.deadline.saturating_duration_since(Instant::now());
-            // Half a minute at most: no limit is longer.
-            Timespec {
-                tv_sec: left.as_secs().min(30).cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
+        let beat = match self.stands {
+            true => {
+                self.dead_man.put_off(STILL_MAX)?;
+                Some(BEAT)
             }
+            false => {
+                self.dead_man.rest()?;
+                None
+            }
+        };
+        let deadline = self
+            .waiting
+            .front()
+            .map(|asked| asked.deadline.saturating_duration_since(Instant::now()));
+        let timeout = beat.into_iter().chain(deadline).min().map(|left| Timespec {
+            tv_sec: left.as_secs().min(30).cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
         });
         let mut fds = [
             PollFd::new(&self.group, PollFlags::IN),
@@ -229,8 +252,11 @@ impl Watch<'_> {
             };
             match (order.kind, descriptor) {
                 (order::ALLOW, _) => self.answer(order.value)?,
-                (order::MARK, place) => self.mark(place),
-                (order::UNMARK, _) => self.has_marked(self.group.unmark()),
+                (order::MARK, place) => self.mark(place)?,
+                (order::UNMARK, _) => {
+                    self.is_leaving = true;
+                    self.has_marked(self.group.unmark());
+                }
                 _ => return Err(io::Error::other("an order that is not known")),
             }
         }
@@ -248,11 +274,14 @@ impl Watch<'_> {
         }
     }
 
-    fn mark(&self, place: Option<OwnedFd>) {
+    fn mark(&mut self, place: Option<OwnedFd>) -> io::Result<()> {
+        self.dead_man.put_off(STILL_MAX)?;
+        (self.stands, self.is_leaving) = (true, false);
         let marked = place
             .ok_or(Errno::BADF.into())
             .and_then(|place| self.group.mark(place.as_fd()));
         self.has_marked(marked);
+        Ok(())
     }
 
     fn has_marked(&self, marked: io::Result<()>) {
@@ -301,10 +330,4 @@ impl Watch<'_> {
         };
         link::send(self.socket, &news, descriptor)
     }
-}
-
-/// Has the kernel end this process after so many seconds; 0 takes it back.
-fn set_alarm(seconds: u32) {
-    // SAFETY: alarm(2) takes no pointer, and no handler of SIGALRM exists.
-    unsafe { libc::alarm(seconds) };
 }
