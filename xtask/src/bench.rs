@@ -4,12 +4,14 @@ mod agent;
 mod bpf;
 mod budgets;
 mod cgroup;
-mod decisions;
+mod empty;
 mod load;
 mod loops;
 mod page;
 mod proc;
 mod statistics;
+mod swap;
+mod under;
 
 use std::{
     env, fs,
@@ -23,19 +25,19 @@ use clap::value_parser;
 
 use self::{
     cgroup::Cgroup,
-    decisions::Decisions,
+    empty::Hooks,
     load::{Live, Load},
-    loops::{KernelTime, Loop},
+    loops::{Costs, Rounds},
     proc::Machine,
-    statistics::Summary,
+    swap::Swap,
 };
 use crate::{build, host, setup};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Pairs of runs of each loop, one bare and one with procid
+    /// Rounds, in each of which every loop runs bare, with empty programs and with procid
     #[arg(long, default_value_t = 7, value_parser = value_parser!(u32).range(1..=1_000))]
-    pairs: u32,
+    rounds: u32,
     /// Turns of each loop, percent of the usual number
     #[arg(long, value_name = "PERCENT", default_value_t = 100)]
     #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
@@ -61,7 +63,7 @@ impl Args {
     /// The flags that say what is measured.
     fn flags(&self) -> Vec<String> {
         [
-            ("--pairs", self.pairs),
+            ("--rounds", self.rounds),
             ("--turns", self.turns),
             ("--rate", self.rate),
             ("--seconds", self.seconds),
@@ -86,9 +88,9 @@ struct Results {
     machine: Machine,
     /// The flags it was made with.
     flags: Vec<String>,
-    loops: Vec<(Loop, Summary)>,
-    kernel_times: Vec<KernelTime>,
-    decisions: Decisions,
+    rounds: Rounds,
+    costs: Costs,
+    swap: Swap,
     /// Connections a second that were asked for.
     rate_asked: u32,
     load: Load,
@@ -140,12 +142,13 @@ fn measured_by_root(programs: &Programs, args: &Args) -> Result<String> {
 
 fn measure(programs: &Programs, args: &Args) -> Result<Results> {
     let cgroup = Cgroup::new()?;
+    let hooks = Hooks::of_agent(&programs.procid, &cgroup)?;
     Ok(Results {
         machine: Machine::this()?,
         flags: args.flags(),
-        loops: loops::paired(programs, &cgroup, args.pairs, args.turns)?,
-        kernel_times: loops::kernel_times(programs, &cgroup, args.turns)?,
-        decisions: decisions::decisions(programs, &cgroup, args.pairs, args.turns)?,
+        rounds: loops::rounds(programs, &hooks, &cgroup, args.rounds, args.turns)?,
+        costs: loops::costs(programs, &hooks, &cgroup, args.turns)?,
+        swap: swap::swap(programs, &cgroup)?,
         rate_asked: args.rate,
         load: load::load(programs, &cgroup, args)?,
         live: load::live(programs, &cgroup, args.live)?,

@@ -43,6 +43,8 @@ pub(crate) struct Status {
     pub(crate) lost: u64,
     /// Connections that it holds for open.
     pub(crate) connections: u64,
+    /// Names of the hooks that it has attached.
+    pub(crate) hooks: Vec<String>,
 }
 
 impl Agent {
@@ -193,6 +195,9 @@ impl Status {
             value.with_context(|| format!("no {name} in the status"))
         };
         let lost: BTreeMap<String, u64> = serde_json::from_value(status["lost"].clone())?;
+        let hooks = status["hooks"].as_array().context("no hooks")?.iter();
+        let attached = hooks.filter(|hook| hook["attached"] == true);
+        let name = |hook: &Value| hook["name"].as_str().map(str::to_owned);
         Ok(Self {
             version: text("version")?,
             backend: text("backend")?,
@@ -201,6 +206,10 @@ impl Status {
             connections: status["fill"]["connections"]["used"]
                 .as_u64()
                 .context("no fill of connections")?,
+            hooks: attached
+                .map(name)
+                .collect::<Option<_>>()
+                .context("a hook without a name")?,
         })
     }
 }
@@ -213,8 +222,11 @@ mod tests {
     fn a_status_is_read_and_losses_are_summed() {
         let json = r#"{"version":"0.1.0","backend":"cgroup","emitted":12,
             "lost":{"ring_full":3,"undecodable":1},
+            "hooks":[{"name":"cgroup/connect4","attached":true},
+                {"name":"lsm/socket_connect","attached":false}],
             "fill":{"connections":{"used":5,"capacity":200000}}}"#;
         let status = Status::parse(json).unwrap();
+        assert_eq!(status.hooks, ["cgroup/connect4"]);
         assert_eq!((status.emitted, status.lost), (12, 4));
         assert_eq!((status.connections, &*status.backend), (5, "cgroup"));
     }

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::{
     Results,
     budgets::{self, Verdict, mib},
-    decisions::Decisions,
     load::Load,
+    loops::Loop,
     proc::Memory,
-    statistics::Summary,
+    swap::Swap,
+    under::Under,
 };
 
 /// The page in Markdown.
@@ -17,8 +18,9 @@ pub(crate) fn page(results: &Results) -> String {
         head(results),
         budgets(results),
         loops(results),
-        kernel_times(results),
-        decisions(&results.decisions),
+        costs(results),
+        decisions(results),
+        swap(&results.swap),
         load(&results.load),
         memory(results),
     ];
@@ -41,13 +43,15 @@ Figures of one machine. Made by
 | kernel | {kernel} |
 | CPU | {cpu}, {cpus} of them |
 
-Each loop runs bare, then beside a new agent that watches its cgroup, again and again; a ratio is \
-taken pair by pair, so that what slows the machine for a while slows both of its runs. Times are \
-of the whole loop by the clock, the agent's own work on the same CPUs included; its records go to \
-/dev/null. Empty programs on the same hooks, which would tell procid's work from the price of the \
-hooks themselves, are not measured yet.
+In each of {rounds} rounds every loop runs bare, with empty programs on the hooks that the agent \
+attaches to its cgroup and the host, beside a new agent without a policy, and beside new agents that \
+enforce policies of 1 to 1,000 rules, of which the last one matches; each round in another order. \
+A ratio is taken round by round, so that what slows the machine for a while slows both of its \
+runs. Times are of the whole loop by the clock, the agent's own work on the same CPUs included; its \
+records go to /dev/null.
 ",
         flags = results.flags.join(" "),
+        rounds = results.rounds.0.len(),
         version = status.version,
         backend = status.backend,
         kernel = machine.kernel,
@@ -63,70 +67,125 @@ fn budgets(results: &Results) -> String {
             Verdict::NotMet => "**not met**".to_owned(),
             Verdict::NotMeasured(why) => format!("not measured: {why}"),
         };
-        [budget.what.to_owned(), budget.figure, verdict]
+        [budget.what, budget.figure, verdict]
     });
-    section("Budgets", "", ["budget", "figure", ""], rows)
+    let text = "A program's own time is the mean of its runs by the kernel's clock, less that of the \
+                empty program on the same hook.";
+    section("Budgets", text, ["budget", "figure", ""], rows)
 }
 
 fn loops(results: &Results) -> String {
-    let rows = results.loops.iter().map(|(of, summary)| {
-        [
-            of.turn().to_owned(),
-            format!("{:.0}", summary.bare),
-            format!("{:.0}", summary.with),
-            format!("{:.3}", summary.ratio),
-            format!("{:.3} to {:.3}", summary.least, summary.most),
-        ]
+    let rows = Loop::ALL.into_iter().flat_map(|of| {
+        Under::ALL.into_iter().map(move |under| {
+            let empty = results.rounds.summary(of, under, Under::Empty);
+            let bare = results.rounds.summary(of, under, Under::Bare);
+            [
+                of.turn().to_owned(),
+                under.to_string(),
+                format!("{:.0}", bare.with),
+                format!("{:+.0}", empty.more),
+                format!("{:.3}", empty.ratio),
+                format!("{:.3} to {:.3}", empty.least, empty.most),
+                format!("{:.3}", bare.ratio),
+                format!("{:.3} to {:.3}", bare.least, bare.most),
+            ]
+        })
     });
-    let text = "Nanoseconds a turn and the ratio of the two, medians; all over loopback, each \
-                the whole turn of a loop that does nothing else.";
-    let columns = ["turn", "bare, ns", "with procid, ns", "ratio", "ratios"];
+    let text = "Nanoseconds a turn, and against the same loop with empty programs and bare; medians \
+                over the rounds, and the least and largest ratio. All over loopback, each the whole \
+                turn of a loop that does nothing else.";
+    let columns = [
+        "turn",
+        "under",
+        "ns",
+        "more than empty, ns",
+        "× empty",
+        "",
+        "× bare",
+        "",
+    ];
     section("Loops", text, columns, rows)
 }
 
-fn kernel_times(results: &Results) -> String {
-    let rows = results.kernel_times.iter().map(|time| {
+fn costs(results: &Results) -> String {
+    let costs = &results.costs;
+    let of = |under| costs.of(under).iter();
+    let names = of(Under::Agent).chain(
+        // Programs that only a policy has something to do for.
+        of(Under::Rules(1_000)).filter(|cost| costs.program(Under::Agent, &cost.name).is_none()),
+    );
+    let cell = |nanoseconds: Option<f64>| match nanoseconds {
+        Some(nanoseconds) => format!("{nanoseconds:.0}"),
+        None => "–".to_owned(),
+    };
+    let rows = names.map(|cost| {
+        let [none, ten, most] = Under::BUDGETED.map(|under| costs.program(under, &cost.name));
         [
-            format!("`{}`", time.name),
-            time.runs.to_string(),
-            format!("{:.0}", time.nanoseconds_a_run),
+            format!("`{}`", cost.name),
+            cost.runs.to_string(),
+            cell(costs.empty(&cost.name)),
+            cell(none),
+            cell(ten),
+            cell(most),
         ]
     });
-    let text = "One run of every loop with the kernel's statistics on, the costliest program in \
-                all first; those that did not run are left out. Tracepoints see the whole host. \
-                Each run includes about one reading of the clock; the kernel keeps 15 bytes of a \
-                name.";
-    let columns = ["program", "runs", "ns a run"];
+    let text = "Every loop with the kernel's statistics on: nanoseconds a run, the costliest program in \
+                all first; those that did not run are left out. Tracepoints see the whole host. Each run \
+                includes about one reading of the clock, the empty program's too; the kernel keeps 15 \
+                bytes of a name.";
+    let columns = [
+        "program",
+        "runs",
+        "empty",
+        "no policy",
+        "10 rules",
+        "1000 rules",
+    ];
     section("eBPF programs", text, columns, rows)
 }
 
-fn decisions(decisions: &Decisions) -> String {
-    let rows = decisions.all.iter().map(|decision| {
-        let [connect, udp] = decision.loops.map(|(_, summary)| summary);
-        let cell = |summary: Summary| format!("{:.0} ({:.3})", summary.with, summary.ratio);
+fn decisions(results: &Results) -> String {
+    let rules = Under::ALL.into_iter().filter_map(|under| match under {
+        Under::Rules(rules) => Some((rules, under)),
+        _ => None,
+    });
+    let rows = rules.map(|(rules, under)| {
+        let cell = |of: Loop| {
+            let summary = results.rounds.summary(of, under, Under::Rules(1));
+            format!("{:.0} ({:.3})", summary.with, summary.ratio)
+        };
+        let nanoseconds = results.costs.program(under, "connect4");
         [
-            decision.rules.to_string(),
-            cell(connect),
-            cell(udp),
-            format!("{:.0}", decision.nanoseconds),
+            rules.to_string(),
+            cell(Loop::Connect),
+            cell(Loop::Udp),
+            cell(Loop::TcpSend),
+            nanoseconds.map_or_else(|| "–".to_owned(), |time| format!("{time:.0}")),
         ]
     });
-    let text = format!(
-        "Loops under policies of so many rules, of which the last one matches: nanoseconds a turn, \
-         and in brackets the ratio to the same loop under one rule, medians of pairs. `connect4` \
-         is the program that judges each connect, its record included, by the kernel's clock; a \
-         datagram to where the last one went stands on the verdict that is kept. Applying {} rules \
-         took {:.1} ms (median; {:.1} ms at most) from the question to the answer, up to 20 ms of \
-         it being the agent's sleep.",
-        decisions.swap_rules, decisions.swap, decisions.swap_most
-    );
+    let text = "Loops by the number of rules: nanoseconds a turn, and in brackets the ratio to the same \
+                loop under one rule, medians of rounds. `connect4` is the program that judges each \
+                connect, its record included, by the kernel's clock; a send to where the last one went \
+                stands on the verdict that is kept. One rule asks for an address; from ten on, rules ask \
+                for addresses, ports, users, executables and cgroups.";
     let columns = [
         "rules",
         "TCP connect and close, ns",
         "UDP sendto, ns",
+        "TCP send, ns",
         "`connect4`, ns a run",
     ];
-    section("Decisions", &text, columns, rows)
+    section("Decisions", text, columns, rows)
+}
+
+fn swap(swap: &Swap) -> String {
+    let text = "From the question to the answer of an apply, while nothing else goes on.";
+    let row = [
+        swap.rules.to_string(),
+        format!("{:.1}", swap.median),
+        format!("{:.1}", swap.most),
+    ];
+    section("Swaps", text, ["rules", "median, ms", "at most, ms"], [row])
 }
 
 fn load(load: &Load) -> String {
@@ -162,9 +221,9 @@ fn memory(results: &Results) -> String {
         ),
     ];
     let text = format!(
-        "The agent's, MiB; live connections are held beside an agent of their own. The ring's pages \
-         are mapped twice, one after the other, and count twice. The maps, the ring included, take \
-         {:.1} MiB of kernel memory after the load.",
+        "The agent's, MiB; live connections are held beside an agent of their own. The rings' pages, \
+         which are the kernel's, are mapped and count. The maps, the rings included, take {:.1} MiB of \
+         kernel memory after the load.",
         mib(results.load.maps / 1024)
     );
     let columns = ["agent", "resident", "anonymous", "files and ring"];
@@ -201,9 +260,8 @@ pub(super) mod tests {
     use super::*;
     use crate::bench::{
         agent::Status,
-        decisions::Decision,
         load::Live,
-        loops::{KernelTime, Loop},
+        loops::{Cost, Costs, Rounds},
         proc::Machine,
     };
 
@@ -214,13 +272,34 @@ pub(super) mod tests {
             anonymous: 8 * 1024,
             file: 12 * 1024,
         };
-        let summary = Summary {
-            bare: 10_000.0,
-            with: 10_100.0,
-            ratio: 1.01,
-            least: 0.99,
-            most: 1.02,
+        let programs = |of: &[(&str, f64)]| -> Vec<Cost> {
+            let cost = |&(name, nanoseconds): &(&str, f64)| Cost {
+                name: name.to_owned(),
+                runs: 1_000,
+                nanoseconds,
+            };
+            of.iter().map(cost).collect()
         };
+        let costs = Under::ALL.map(|under| {
+            let costs = match under {
+                Under::Bare => Vec::new(),
+                Under::Empty => programs(&[
+                    ("cgroup/connect4", 20.0),
+                    ("cgroup/sendmsg4", 20.0),
+                    ("cgroup_skb/egress", 20.0),
+                    ("tp_btf/sock_send_length", 20.0),
+                ]),
+                _ => programs(&[
+                    ("connect4", 432.1),
+                    ("sendmsg4", 40.0),
+                    ("egress", 40.0),
+                    ("send_length", 40.0),
+                    ("process_exec", 1_000.0),
+                    ("process_exec_ag", 100.0),
+                ]),
+            };
+            (under, costs)
+        });
         Results {
             machine: Machine {
                 kernel: "6.12.0".to_owned(),
@@ -228,23 +307,16 @@ pub(super) mod tests {
                 cpus: 2,
             },
             flags: vec!["--pairs".to_owned(), "7".to_owned()],
-            loops: Loop::ALL.map(|of| (of, summary)).to_vec(),
-            kernel_times: vec![KernelTime {
-                name: "connect4".to_owned(),
-                runs: 1_000,
-                nanoseconds_a_run: 432.1,
-            }],
-            decisions: Decisions {
-                all: [1, 1_000]
-                    .map(|rules| Decision {
-                        rules,
-                        loops: [(Loop::Connect, summary), (Loop::Udp, summary)],
-                        nanoseconds: 500.0,
-                    })
-                    .to_vec(),
-                swap: 20.0,
-                swap_most: 30.0,
-                swap_rules: 1_000,
+            rounds: Rounds::steady(|under| match under {
+                Under::Bare => 10_000.0,
+                Under::Empty => 10_100.0,
+                _ => 10_200.0,
+            }),
+            costs: Costs(costs.to_vec()),
+            swap: Swap {
+                rules: 1_000,
+                median: 20.0,
+                most: 30.0,
             },
             rate_asked: 30_000,
             load: Load {
@@ -254,6 +326,7 @@ pub(super) mod tests {
                     emitted: 3,
                     lost: 0,
                     connections: 0,
+                    hooks: Vec::new(),
                 },
                 connections: 300_000,
                 elapsed: Duration::from_secs(10),
@@ -281,15 +354,17 @@ pub(super) mod tests {
                 "{table}"
             );
         }
-        assert_eq!(page.matches("\n## ").count(), 6);
+        assert_eq!(page.matches("\n## ").count(), 7);
     }
 
     #[test]
     fn figures_have_their_units() {
         let page = page(&results());
         for line in [
-            "| TCP connect and close | 10000 | 10100 | 1.010 | 0.990 to 1.020 |",
-            "| `connect4` | 1000 | 432 |",
+            "| TCP connect and close | no policy | 10200 | +100 | 1.010 | 1.010 to 1.010 | 1.020 | 1.020 to 1.020 |",
+            "| `connect4` | 1000 | 20 | 432 | 432 | 432 |",
+            "| connect hook with record ≤ 1 µs net of an empty program: 10 rules | 412 ns | met |",
+            "| 1000 | 20.0 | 30.0 |",
             "| CPU a record, µs | 5.0 |",
             "| connections a second | 30000 |",
             "| with 100000 live connections | 20.0 | 8.0 | 12.0 |",

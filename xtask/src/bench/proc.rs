@@ -76,6 +76,16 @@ pub(crate) struct ProgramTime {
     pub(crate) runs: u64,
 }
 
+/// Times of a program of which this process holds descriptor `descriptor`.
+///
+/// # Errors
+///
+/// /proc is not mounted, or it is no program.
+pub(crate) fn own_program(descriptor: i32) -> Result<ProgramTime> {
+    let info = read(Path::new(&format!("/proc/self/fdinfo/{descriptor}")))?;
+    parse_program(&info).with_context(|| format!("descriptor {descriptor} is of no program"))
+}
+
 /// What a process' BPF descriptors say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bpf {

@@ -1,6 +1,7 @@
 //! What repeated runs come to.
 
-/// One run of a loop bare and one beside procid, nanoseconds a turn.
+/// Two runs of a loop in one round, the first what the second is held to,
+/// nanoseconds a turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) bare: f64,
@@ -8,7 +9,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// How many times as long a turn takes beside procid.
+    /// How many times as long a turn of the second takes.
     pub(crate) fn ratio(self) -> f64 {
         self.with / self.bare
     }
@@ -21,6 +22,8 @@ pub(crate) struct Summary {
     pub(crate) bare: f64,
     /// Median, nanoseconds a turn.
     pub(crate) with: f64,
+    /// Median of what a turn of the second takes longer, nanoseconds.
+    pub(crate) more: f64,
     /// Median of the pairs' ratios, which is not the ratio of the medians: what
     /// slows the machine for a while slows both runs of a pair.
     pub(crate) ratio: f64,
@@ -29,17 +32,19 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// `None` without pairs.
-    pub(crate) fn of(pairs: &[Pair]) -> Option<Self> {
+    /// Not a number without pairs.
+    pub(crate) fn of(pairs: &[Pair]) -> Self {
         let all = |of: fn(&Pair) -> f64| pairs.iter().map(of).collect::<Vec<_>>();
+        let middle = |values: &[f64]| median(values).unwrap_or(f64::NAN);
         let ratios = all(|pair| pair.ratio());
-        Some(Self {
-            bare: median(&all(|pair| pair.bare))?,
-            with: median(&all(|pair| pair.with))?,
-            ratio: median(&ratios)?,
-            least: ratios.iter().copied().reduce(f64::min)?,
-            most: ratios.iter().copied().reduce(f64::max)?,
-        })
+        Self {
+            bare: middle(&all(|pair| pair.bare)),
+            with: middle(&all(|pair| pair.with)),
+            more: middle(&all(|pair| pair.with - pair.bare)),
+            ratio: middle(&ratios),
+            least: ratios.iter().copied().fold(f64::NAN, f64::min),
+            most: ratios.iter().copied().fold(f64::NAN, f64::max),
+        }
     }
 }
 
@@ -72,12 +77,13 @@ mod tests {
         let pair = |bare, with| Pair { bare, with };
         // The second pair ran on a machine that was busy with something else.
         let pairs = [pair(100.0, 110.0), pair(200.0, 240.0), pair(100.0, 105.0)];
-        let summary = Summary::of(&pairs).unwrap();
+        let summary = Summary::of(&pairs);
         assert_eq!((summary.bare, summary.with), (100.0, 110.0));
+        assert_eq!(summary.more, 10.0);
         assert_eq!(
             (summary.least, summary.ratio, summary.most),
             (1.05, 1.1, 1.2)
         );
-        assert_eq!(Summary::of(&[]), None);
+        assert!(Summary::of(&[]).ratio.is_nan());
     }
 }
