@@ -32,7 +32,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, RingBuf},
+    maps::{Array, Map, MapData},
     programs::links::FdLink,
     util::KernelVersion,
 };
@@ -254,9 +254,7 @@ impl Kernel {
     }
 
     fn ring(&mut self, name: &str) -> Option<Ring> {
-        let map = self.ebpf.take_map(name)?;
-        let ring = RingBuf::try_from(map).ok()?;
-        Ring::new(ring).ok()
+        Ring::new(self.ebpf.take_map(name)?).ok()
     }
 
     /// The policy's tables; can be taken once.

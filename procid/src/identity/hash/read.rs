@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Inspect, Missing};
 
 /// Bytes read at once; each thread has one buffer of this size and no more.
-pub const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = 256 << 10;
 
 /// SHA-256 of the file behind an `O_PATH` descriptor, which must be in the
 /// state `file` after the read as it was before.
