@@ -3,8 +3,14 @@
 //! One thread owns all the agent knows; [`Handle`] sends it questions, so that
 //! no lock stands between the ring buffer and its reader.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
+use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,14 +53,53 @@ pub enum Question {
 #[error("the agent has stopped")]
 pub struct Stopped;
 
+/// Ends the sleep of the agent's thread, which waits for this descriptor too.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// # Errors
+    ///
+    /// Of eventfd(2).
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Arc::new(eventfd(0, flags)?)))
+    }
+
+    /// Each call is an event; nobody reads their number.
+    fn wake(&self) {
+        // It fails only once 2^64 - 1 were told: then the sleep ends by itself.
+        let _asleep = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Handle {
     questions: mpsc::Sender<Question>,
+    waker: Option<Waker>,
 }
 
 impl Handle {
+    /// To whom waits for questions and nothing else.
     pub fn new(questions: mpsc::Sender<Question>) -> Self {
-        Self { questions }
+        Self {
+            questions,
+            waker: None,
+        }
+    }
+
+    /// To whom is to be woken for a question.
+    pub fn waking(questions: mpsc::Sender<Question>, waker: Waker) -> Self {
+        Self {
+            questions,
+            waker: Some(waker),
+        }
     }
 
     async fn ask<T>(
@@ -66,6 +111,9 @@ impl Handle {
             .send(make(sender))
             .await
             .map_err(|_| Stopped)?;
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
         answer.await.map_err(|_| Stopped)
     }
 
@@ -231,4 +279,41 @@ impl GateStatus {
 pub struct Fill {
     pub used: u64,
     pub capacity: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::epoll;
+
+    use super::*;
+
+    #[test]
+    fn every_question_ends_a_sleep_though_nobody_reads_the_waker() {
+        let waker = Waker::new().unwrap();
+        let sleeper = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&sleeper, &waker, epoll::EventData::new_u64(0), flags).unwrap();
+        let (ask, _questions) = mpsc::channel(4);
+        let handle = Handle::waking(ask, waker);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        for _ in 0..3 {
+            // Nobody answers: it is asked and given up.
+            let asked = async {
+                tokio::select! {
+                    biased;
+                    answer = handle.status() => drop(answer),
+                    () = std::future::ready(()) => {}
+                }
+            };
+            runtime.block_on(asked);
+            let mut events = [epoll::Event {
+                flags: epoll::EventFlags::empty(),
+                data: epoll::EventData::new_u64(0),
+            }; 2];
+            let none = rustix::event::Timespec::default();
+            assert_eq!(epoll::wait(&sleeper, &mut events, Some(&none)), Ok(1));
+            assert_eq!(epoll::wait(&sleeper, &mut events, Some(&none)), Ok(0));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Write},
+    os::fd::AsFd as _,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     clock::{Clock, sample},
     engine::{Engine, Setup, Work},
-    handle::{GateStatus, Handle, Question, Status},
+    handle::{GateStatus, Handle, Question, Status, Waker},
     origin::{Origin, OriginError},
     policy::{Manager, ask::Refusal},
     settings::{PolicyFile, Settings},
@@ -40,8 +41,8 @@ mod govern;
 mod output;
 mod toolchain;
 
-/// Longest sleep, which the birth of an image ends: how late a connection, an
-/// overdue outcome, a question or a hash may be seen.
+/// Longest sleep, which the birth of an image ends, and a question: how late a
+/// connection, an overdue outcome or a hash may be seen.
 const WAIT: Duration = Duration::from_millis(20);
 /// The same where little is to be awaited.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
@@ -134,6 +135,8 @@ pub fn run(
     let (script, read_scripts) = channel();
     let scripts = Reader::new(kernel.inspector(), script);
     let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
+    let waker = Waker::new().map_err(RunError::Ready)?;
+    ring.also_wake(waker.as_fd()).map_err(RunError::Ready)?;
     let agent = Agent {
         kernel,
         ring,
@@ -158,7 +161,7 @@ pub fn run(
     };
     match agent.run(
         settings.policy.as_ref(),
-        || on_ready(Handle::new(ask)),
+        || on_ready(Handle::waking(ask, waker)),
         stop,
     ) {
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
