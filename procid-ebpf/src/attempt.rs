@@ -20,8 +20,8 @@ use crate::{
     atomic,
     bytes::{account_of, begin_send_by, keep_account},
     custody::remember_user,
-    identity::{PF_IO_WORKER, PF_KTHREAD, describe_acting, image_of, task_flags},
-    kernel::{Kptr, is_set, setting},
+    identity::{PF_IO_WORKER, PF_KTHREAD, current_image, describe_acting, image_of, task_flags},
+    kernel::{Kptr, Typed, is_set, setting},
     maps::{CONNECTS, Connecting, EVENTS, NO_WAKEUP, emit, lost},
     policy::{Judging, Question, judge, maps::DENIALS, role_in, still_stands},
     process::header,
@@ -122,7 +122,7 @@ fn begin_connect(address: Kptr, tag: &mut SocketTag, act: &Act, judging: &Judgin
         tag.redial_destination = act.destination;
         tag.redial_port = act.port;
     }
-    tag.connector = image_of(Kptr::current()).unwrap_or(ImageId::UNKNOWN);
+    tag.connector = current_image().unwrap_or(ImageId::UNKNOWN);
     tag.user = tag.connector;
     if is_set(setting::SYS_EXIT) {
         let connect = Connecting {
@@ -344,7 +344,7 @@ pub(crate) fn act_event(
     source: Address,
     judging: &Judging,
 ) {
-    let task = Kptr::current();
+    let task = Typed::current();
     let task_flags = task_flags(task);
     let Some(image) = image_of(task) else {
         lost(Loss::Unreadable);

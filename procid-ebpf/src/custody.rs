@@ -18,8 +18,8 @@ use procid_common::{
 
 use crate::{
     attempt::{act_event, act_of_sock},
-    identity::{PF_KTHREAD, current_image, image_of, task_flags},
-    kernel::{Kptr, WATCHED_CGROUP, WATCHED_LEVEL, offset},
+    identity::{PF_KTHREAD, current_image, task_flags},
+    kernel::{Kptr, Object as _, Typed, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
     policy::Judging,
     socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
@@ -94,7 +94,7 @@ pub(crate) fn used(sk: Kptr, tag: &mut SocketTag, flow: u32, hook: Hook) {
         return;
     }
     // A kernel thread sends on behalf of the socket's own users.
-    if task_flags(Kptr::current()) & PF_KTHREAD != 0 {
+    if task_flags(Typed::current()) & PF_KTHREAD != 0 {
         return;
     }
     // Sockets of other cgroups are tagged too where they were accepted or found.
@@ -121,7 +121,7 @@ pub(crate) fn used(sk: Kptr, tag: &mut SocketTag, flow: u32, hook: Hook) {
 /// The current task is told of as a user of this socket by another record.
 #[inline(always)]
 pub(crate) fn remember_user(tag: &mut SocketTag) {
-    let Some(image) = image_of(Kptr::current()) else {
+    let Some(image) = current_image() else {
         return;
     };
     if image != tag.user {
@@ -161,17 +161,15 @@ pub(crate) fn used_untagged(sk: *mut c_void, hook: Hook) {
 /// The socket behind a descriptor of the current task, if it is one.
 #[inline(always)]
 fn socket_at(fd: i64) -> Option<Kptr> {
-    let fdt = Kptr::current()
+    let fdt = Typed::current()
         .follow(offset!(task_files))?
         .follow(offset!(files_fdt))?;
     let max: u32 = fdt.read(offset!(fdtable_max))?;
     if fd < 0 || fd >= i64::from(max) {
         return None;
     }
-    let file = fdt
-        .follow(offset!(fdtable_fd))?
-        .add((fd as usize) * size_of::<u64>())
-        .follow(0)?;
+    let files: u64 = fdt.read(offset!(fdtable_fd))?;
+    let file = Kptr(files).follow((fd as usize) * size_of::<u64>())?;
     let socket = file.follow(offset!(file_private))?;
     // Only a socket points back to the file that leads to it.
     (socket.follow(offset!(socket_file))? == file).then_some(socket)
@@ -202,9 +200,7 @@ fn try_exit_socket(ctx: &TracePointContext) -> Option<()> {
     if socket.follow(offset!(socket_sk))?.sock_family() != AF_PACKET {
         return None;
     }
-    CREATORS
-        .insert(inode_of(socket)?, image_of(Kptr::current())?, 0)
-        .ok()
+    CREATORS.insert(inode_of(socket)?, current_image()?, 0).ok()
 }
 
 /// Gives a tag that was made late the creator it has, where that was seen.
@@ -261,7 +257,7 @@ pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
     let sk: *mut c_void = ctx.arg(0);
     let address = Kptr::of(sk);
     // What a kernel thread accepts (a file server, SMC) is no process's.
-    let is_kernels = task_flags(Kptr::current()) & PF_KTHREAD != 0;
+    let is_kernels = task_flags(Typed::current()) & PF_KTHREAD != 0;
     if is_kernels || !is_internet(address) || !is_watched() {
         return 0;
     }

@@ -34,7 +34,7 @@ use crate::{
     },
     bytes::{begin_send_by, is_noted},
     identity::{image_of, thread_of},
-    kernel::Kptr,
+    kernel::{Kptr, Typed},
     maps::{ACTS, DESTINATIONS, lost},
     policy::{cgroup_word, is_any_in_force, judge, role_in, still_stands},
     socket::{
@@ -193,7 +193,7 @@ fn try_egress(ctx: &SkBuffContext) -> Option<bool> {
 /// The first datagram of a flow shows its source.
 #[inline(always)]
 fn tell_source(tag: &mut SocketTag, ends: &Ends) {
-    let me = thread_of(Kptr::current());
+    let me = thread_of(Typed::current());
     let hook = Hook::Egress;
     if tag.sender == me {
         let flow = tag.primary;
@@ -249,7 +249,7 @@ fn tell_wire(tag: &mut SocketTag, flow: u32, asked: Address, ends: &Ends) {
 fn speak_connected(sk: *mut c_void, tag: &mut SocketTag) -> bool {
     let address = Kptr::of(sk);
     settle_redial(address, tag);
-    let me = thread_of(Kptr::current());
+    let me = thread_of(Typed::current());
     // Nothing tells whether a connection older than the hooks has come in.
     if tag.flags & CONNECTED == 0 || tag.since_ns == 0 || is_noted(tag, me) {
         return true;
@@ -274,7 +274,7 @@ fn speak(ctx: &SkBuffContext, sk: *mut c_void, ends: &Ends) -> bool {
         socket: address.sock_kind(),
         cookie,
     };
-    let me = thread_of(Kptr::current());
+    let me = thread_of(Typed::current());
     let Some(tag) = tag_or_late(sk, cookie) else {
         lost(Loss::TagMissing);
         return true;
@@ -337,7 +337,7 @@ fn begin_connected(sk: Kptr, tag: &mut SocketTag, ends: &Ends, cookie: u64) {
     tag.sent = 0;
     tag.received = 0;
     tag.flags |= CONNECTED;
-    if let Some(image) = image_of(Kptr::current()) {
+    if let Some(image) = image_of(Typed::current()) {
         tag.connector = image;
         tag.user = image;
     }

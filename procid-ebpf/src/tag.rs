@@ -22,8 +22,8 @@ use procid_common::{
 
 use crate::{
     attempt::{abandoned, closed, outcome_from_sock},
-    identity::{PF_KTHREAD, image_of, task_flags},
-    kernel::Kptr,
+    identity::{PF_KTHREAD, current_image, task_flags},
+    kernel::{Kptr, Typed},
     maps::{DESTINATIONS, TAGS, lost},
     socket::{IPPROTO_TCP, TCP_ESTABLISHED, counts, is_any},
 };
@@ -63,7 +63,7 @@ pub(crate) fn tag_new(sk: *mut c_void, cookie: u64) {
         lost(Loss::TagMissing);
         return;
     };
-    tag.creator = image_of(Kptr::current()).unwrap_or(ImageId::UNKNOWN);
+    tag.creator = current_image().unwrap_or(ImageId::UNKNOWN);
     tag.user = tag.creator;
     tag.cookie = cookie;
     tag.netns = address.sock_netns();
@@ -83,7 +83,7 @@ pub(crate) fn tag_or_late(sk: *mut c_void, cookie: u64) -> Option<&'static mut S
     tag.flags = CREATOR_UNSEEN | SENT_UNKNOWN | RECEIVED_UNKNOWN;
     // A socket that the kernel made inside a process's own call (SMC's TCP
     // socket) is that process's.
-    if address.sock_is_kernels() && task_flags(Kptr::current()) & PF_KTHREAD != 0 {
+    if address.sock_is_kernels() && task_flags(Typed::current()) & PF_KTHREAD != 0 {
         tag.flags |= KERNEL;
     }
     Some(tag)

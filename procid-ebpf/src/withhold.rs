@@ -29,7 +29,7 @@ use crate::{
     attempt::{speech, tell_denied},
     custody::is_watched,
     identity::{PF_KTHREAD, task_flags},
-    kernel::{Kptr, offset},
+    kernel::{Kptr, Typed, offset},
     policy::{is_any_in_force, role_in, still_stands},
     socket::IPPROTO_TCP,
     tag::tag_of,
@@ -59,7 +59,7 @@ fn writing(sk: *mut c_void) {
         || role_in(tag, false) != role::SPEAKER
         || !is_watched()
         // It sends on behalf of those that have written before (kernel TLS).
-        || task_flags(Kptr::current()) & PF_KTHREAD != 0
+        || task_flags(Typed::current()) & PF_KTHREAD != 0
         || still_stands(tag)
     {
         return;

@@ -19,7 +19,7 @@ use procid_common::{
     event::kind,
     image::ImageId,
     policy::{
-        Bits, NO_RULE,
+        NO_RULE,
         asked::{Answer, Asked, AskedRow, OpenRow, answer},
         verdict,
     },
@@ -27,7 +27,7 @@ use procid_common::{
 };
 
 use super::{
-    Question, ask_the_rest, each, find_cgroup, is_left_alone,
+    Question, acts, ask_the_rest, copy, each, find_cgroup, is_left_alone,
     maps::{Scratch, give_back, head_at, scratch_at, take},
     outcome, put, role_of,
     subject::{find_out, find_out_apart},
@@ -93,7 +93,7 @@ fn try_asked(task: Kptr, asked: &Asked, row: &mut AskedRow, scratch: &mut Scratc
     let file = address_of_exe(task);
     let (at, slot) = (scratch.at, asked.slot);
     scratch.task = task;
-    scratch.key.image = image;
+    acts(scratch, task);
     scratch.key.slot = slot.into();
     scratch.instead = *asked;
     scratch.question = Question {
@@ -122,11 +122,6 @@ fn try_asked(task: Kptr, asked: &Asked, row: &mut AskedRow, scratch: &mut Scratc
     row.answer = answer_of(at, slot);
     row.answer.role = asked.role;
     is_still(task, image, file).then_some(())
-}
-
-#[inline(always)]
-fn copy(to: &mut Bits, from: &Bits) {
-    each(|word| put(&mut to[word], from[word]));
 }
 
 /// Every open connection of every process, and what the policy would say to its
@@ -192,7 +187,7 @@ pub(crate) extern "C" fn iterate_open(ctx: *const TaskFileContext) -> i32 {
         let at = scratch.at;
         let role = role_of(task, tag, false);
         scratch.task = task;
-        scratch.key.image = image;
+        acts(scratch, task);
         scratch.key.slot = slot.into();
         scratch.question = act.question(sock, role, tag.since_ns);
         let answered = answer_of(at, slot);

@@ -105,8 +105,12 @@ pub(super) struct Scratch {
     /// `struct kernfs_node`.
     pub(super) named: Kptr,
     pub(super) question: Question,
-    /// Who acts: the current task, unless the agent asks about another.
+    /// Who acts: the current task, unless the agent asks about another. His
+    /// image is in `key`, his cgroup in `cgroup_key`.
     pub(super) task: Kptr,
+    /// Effective, `u32::MAX` where they cannot be read.
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     /// What the agent wants to be taken for so, instead of what is.
     pub(super) instead: Asked,
     /// Whose subject is found out.

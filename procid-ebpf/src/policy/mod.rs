@@ -14,6 +14,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use procid_common::{
     event::Loss,
+    image::ImageId,
     policy::{
         Bits, Dimension, EXPIRIES_MAX, Epoch, Fact, Head, NO_RULE, RULES_MAX, SLOTS, WORDS, active,
         asked::given,
@@ -28,7 +29,7 @@ use procid_common::{
 
 use crate::{
     identity::{cgroup_of, image_of},
-    kernel::{Kptr, offset},
+    kernel::{Kptr, Object, Typed, offset},
     maps::lost,
     socket::{
         AF_PACKET, IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_MPTCP, IPPROTO_SCTP,
@@ -163,7 +164,7 @@ pub(crate) fn still_stands(tag: &SocketTag) -> bool {
     if word == 0 {
         return true;
     }
-    let task = Kptr::current();
+    let task = Typed::current();
     if judged.word != word || image_of(task) != Some(judged.image) {
         return false;
     }
@@ -182,7 +183,7 @@ const ASKS_OWNER: u32 =
 
 /// Effective uid and gid.
 #[inline(always)]
-fn owner_of(task: Kptr) -> Option<(u32, u32)> {
+fn owner_of<O: Object>(task: O) -> Option<(u32, u32)> {
     let cred = task.follow(offset!(task_cred))?;
     Some((
         cred.read(offset!(cred_euid))?,
@@ -194,12 +195,12 @@ fn owner_of(task: Kptr) -> Option<(u32, u32)> {
 /// connect it.
 #[inline(always)]
 pub(crate) fn role_in(tag: &SocketTag, connects: bool) -> usize {
-    role_of(Kptr::current(), tag, connects)
+    role_of(Typed::current(), tag, connects)
 }
 
 /// The same of any task.
 #[inline(always)]
-fn role_of(task: Kptr, tag: &SocketTag, connects: bool) -> usize {
+fn role_of<O: Object>(task: O, tag: &SocketTag, connects: bool) -> usize {
     if tag.flags & KERNEL != 0 {
         return role::KERNEL;
     }
@@ -247,7 +248,7 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         };
     };
     scratch.question = question();
-    scratch.task = Kptr::current();
+    acts(scratch, Typed::current());
     let at = scratch.at;
     let verdict = if procid_open(at) == 0 {
         scratch.verdict
@@ -262,6 +263,17 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         scratch: Some(scratch),
         verdict,
     }
+}
+
+/// Notes who acts: what every decision asks of him. (Of the current task they are
+/// plain loads, and helper calls of any other.)
+#[inline(always)]
+fn acts<O: Object>(scratch: &mut Scratch, task: O) {
+    scratch.key.image = image_of(task).unwrap_or(ImageId::UNKNOWN);
+    let (uid, gid) = owner_of(task).unwrap_or((u32::MAX, u32::MAX));
+    scratch.uid = uid;
+    scratch.gid = gid;
+    scratch.cgroup_key.id = cgroup_of(task);
 }
 
 /// Asks every table. Each of the functions that are called is one of its own to
@@ -464,8 +476,7 @@ fn gather(slot: u32, head: &'static Head, scratch: &mut Scratch) -> Option<()> {
     if epoch.until_ns < judged.until_ns {
         judged.until_ns = epoch.until_ns;
     }
-    let around = &mut scratch.around;
-    each(|word| put(&mut around[word], epoch.live[word]));
+    copy(&mut scratch.around, &epoch.live);
     let socket = scratch.question.socket;
     let transport = choice(&mut scratch.choice, transport_of(socket));
     and(scratch, head.transport.get(transport)?);
@@ -518,7 +529,7 @@ extern "C" fn procid_value(at: u32, slot: u32, dimension: u32) -> u32 {
 /// Effective uid and gid of who acts, or what is asked about instead.
 #[inline(always)]
 fn owner(scratch: &Scratch) -> (u32, u32) {
-    let (uid, gid) = owner_of(scratch.task).unwrap_or((u32::MAX, u32::MAX));
+    let (uid, gid) = (scratch.uid, scratch.gid);
     let instead = &scratch.instead;
     (
         if instead.given & given::UID != 0 {
@@ -585,10 +596,46 @@ fn choice(by: &mut u64, number: usize) -> usize {
 #[inline(always)]
 fn and(scratch: &mut Scratch, rules: &Bits) {
     let around = &mut scratch.around;
-    each(|word| {
-        let both = around[word] & rules[word];
+    written_out(|word| {
+        let both = get(&around[word]) & get(&rules[word]);
         put(&mut around[word], both);
     });
+}
+
+#[inline(always)]
+fn copy(to: &mut Bits, from: &Bits) {
+    written_out(|word| put(&mut to[word], get(&from[word])));
+}
+
+/// Every word of [`Bits`], one after the other, for what every decision does: a
+/// turn of a loop takes longer than the word.
+#[inline(always)]
+fn written_out(mut what: impl FnMut(usize)) {
+    const { assert!(WORDS == 16) };
+    what(0);
+    what(1);
+    what(2);
+    what(3);
+    what(4);
+    what(5);
+    what(6);
+    what(7);
+    what(8);
+    what(9);
+    what(10);
+    what(11);
+    what(12);
+    what(13);
+    what(14);
+    what(15);
+}
+
+/// Reads a word now, and not with the others: there is no room on the stack for
+/// all.
+#[inline(always)]
+fn get(from: &u64) -> u64 {
+    // SAFETY: a plain word of a map.
+    unsafe { core::ptr::read_volatile(from) }
 }
 
 /// Every word of [`Bits`], in a loop that stays one: unrolled, it would need

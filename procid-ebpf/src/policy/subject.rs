@@ -3,22 +3,19 @@
 
 use procid_common::{
     event::Loss,
-    policy::{Bits, Head, InodeKey, SubjectKey, Uses, asked::AskedRow, flags},
+    policy::{Bits, Head, InodeKey, Uses, asked::AskedRow, flags},
 };
 
 use super::{
-    and, each,
+    and, copy, each,
     lineage::procid_by_descent,
-    maps::{
-        CGROUP_RULES, CgroupKey, HASHES, IMAGE_HASHES, INODES, SUBJECTS, Scratch, head_at,
-        scratch_at,
-    },
+    maps::{CGROUP_RULES, HASHES, IMAGE_HASHES, INODES, SUBJECTS, Scratch, head_at, scratch_at},
     names::{or_word, procid_file_rules},
     put,
     root::procid_root,
 };
 use crate::{
-    identity::{exe_file, image_of},
+    identity::exe_file,
     kernel::{Kptr, offset},
     maps::{IMAGES, IMAGES_REFUSED, lost},
 };
@@ -32,13 +29,7 @@ pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
     let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
         return 0;
     };
-    let Some(image) = image_of(scratch.task) else {
-        return 0;
-    };
-    scratch.key = SubjectKey {
-        image,
-        slot: slot.into(),
-    };
+    scratch.key.slot = slot.into();
     let Some(subject) = SUBJECTS.get_ptr(&scratch.key) else {
         return 0;
     };
@@ -51,11 +42,8 @@ pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
     if subject.generation != head.generation || is_news {
         return 0;
     }
-    let into = &mut scratch.subject;
-    each(|word| {
-        put(&mut into.yes[word], subject.yes[word]);
-        put(&mut into.maybe[word], subject.maybe[word]);
-    });
+    copy(&mut scratch.subject.yes, &subject.yes);
+    copy(&mut scratch.subject.maybe, &subject.maybe);
     1
 }
 
@@ -370,21 +358,23 @@ pub(super) extern "C" fn procid_cgroup(at: u32, slot: u32) -> u32 {
 
 #[inline(always)]
 fn known_cgroup(scratch: &mut Scratch, head: &Head) -> Option<()> {
-    let node = scratch
-        .task
-        .follow(offset!(task_cgroups))?
-        .follow(offset!(css_set_dfl_cgrp))?
-        .follow(offset!(cgroup_kn))?;
-    scratch.named = node;
-    scratch.cgroup_key = CgroupKey {
-        id: node.read(offset!(kernfs_node_id))?,
-        generation: head.generation,
-    };
+    scratch.cgroup_key.generation = head.generation;
     scratch.judgement.judged.cgroup = scratch.cgroup_key.id;
-    let rules = CGROUP_RULES.get_ptr(&scratch.cgroup_key)?;
+    let Some(rules) = CGROUP_RULES.get_ptr(&scratch.cgroup_key) else {
+        scratch.named = node_of(scratch.task).unwrap_or(Kptr(0));
+        return None;
+    };
     // SAFETY: a map value, written once.
     and(scratch, unsafe { &*rules });
     Some(())
+}
+
+/// The node of the task's cgroup.
+#[inline(always)]
+fn node_of(task: Kptr) -> Option<Kptr> {
+    task.follow(offset!(task_cgroups))?
+        .follow(offset!(css_set_dfl_cgrp))?
+        .follow(offset!(cgroup_kn))
 }
 
 /// Keeps `scratch.cgroup`, `scratch.unit` and `scratch.container` for the next
