@@ -13,6 +13,7 @@
 //! | [`process`] | fork, exec and exit events, snapshot rows of processes |
 //! | [`socket`] | the socket tag, connection events, snapshot rows of sockets |
 //! | [`policy`] | the compiled policy, and the decision |
+//! | [`protect`] | what is guarded while an agent is protected |
 //! | [`offsets`] | offsets of kernel fields, filled in from the kernel's BTF |
 #![no_std]
 
@@ -21,4 +22,5 @@ pub mod image;
 pub mod offsets;
 pub mod policy;
 pub mod process;
+pub mod protect;
 pub mod socket;

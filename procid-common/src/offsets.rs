@@ -137,6 +137,7 @@ offsets! {
     mount_mnt: Required "mount" ["mnt"];
     mount_parent: Required "mount" ["mnt_parent"];
     mount_mountpoint: Required "mount" ["mnt_mountpoint"];
+    mount_id: Required "mount" ["mnt_id"];
     mount_ns: Required "mount" ["mnt_ns"];
 
     inode_ino: Required "inode" ["i_ino"];
@@ -154,6 +155,10 @@ offsets! {
     bprm_file: Required "linux_binprm" ["file"];
     bprm_filename: Required "linux_binprm" ["filename"];
     bprm_interp: Required "linux_binprm" ["interp"];
+
+    bpf_map_id: Required "bpf_map" ["id"];
+    bpf_prog_aux: Required "bpf_prog" ["aux"];
+    bpf_prog_aux_id: Required "bpf_prog_aux" ["id"];
 
     sock_family: Required "sock" ["__sk_common.skc_family"];
     sock_state: Required "sock" ["__sk_common.skc_state"];

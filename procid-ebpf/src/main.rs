@@ -16,6 +16,7 @@
 //! | accept, and other users of a socket | [`custody`] |
 //! | TCP state changes, retransmissions | [`state`] |
 //! | iterators for what existed before | [`iterate`] |
+//! | what others do to a protected agent | [`protect`] |
 //!
 //! | shared | file |
 //! | --- | --- |
@@ -55,6 +56,7 @@ mod measure;
 mod packet;
 mod policy;
 mod process;
+mod protect;
 mod send;
 mod socket;
 mod state;

@@ -189,3 +189,27 @@ fn a_default_of_deny_lets_through_what_a_rule_allows() {
     let beside = cgroup(Path::new(&beside));
     assert_eq!(errors(&allow(&beside)), [Some(EPERM); 2]);
 }
+
+/// Where there is no BPF LSM, or none is to be used.
+#[test]
+fn protection_that_cannot_be_is_said_to_be_none() {
+    const WHY: &str = "it needs BPF LSM, and the backend is cgroup";
+    let stage = Stage::with(&["--backend", "cgroup"]);
+    let policy = "mode = \"enforce\"\nprotect = true\n";
+    let warnings = stage.apply(policy, &[]);
+    let told = format!("`protect` does nothing here: {WHY}");
+    assert!(warnings.contains(&told), "{warnings}");
+    let status = said(&stage.agent.ask(&["status"]));
+    let told = format!("  protected   no: {WHY}\n");
+    assert!(status.contains(&told), "{status}");
+    let file = stage.scratch.path().join("policy.toml");
+    let strict = ["policy", "apply", "--strict", &file.display().to_string()];
+    let refused = stage.agent.ask(&strict);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+
+    // Nor does it keep anything from being changed, or ended.
+    stage.apply("mode = \"enforce\"\n", &[]);
+    let status = said(&stage.agent.ask(&["status"]));
+    assert!(status.contains("  protected   no\n"), "{status}");
+    drop(stage.agent.stop());
+}

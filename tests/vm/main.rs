@@ -11,5 +11,6 @@ mod containers;
 mod crowd;
 mod lockout;
 mod outlive;
+mod protect;
 mod scripts;
 mod unseen;

@@ -101,6 +101,9 @@ pub(crate) fn live(summaries: &mut Summaries) -> Result<Option<String>> {
 pub(crate) enum Errand {
     /// A test suite.
     Suite(&'static str),
+    /// Those of its tests that are ignored but where the kernel has this
+    /// parameter.
+    Parameter(&'static str, &'static str),
     /// Every path with one backend, and the same denied.
     Table(&'static str),
 }
@@ -109,6 +112,7 @@ impl fmt::Display for Errand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Suite(_) => "suite",
+            Self::Parameter(..) => "parameter",
             Self::Table(backend) => backend,
         })
     }
@@ -185,8 +189,10 @@ fn in_vm(kernel: &str, errand: Errand, summaries: &mut Summaries) -> Result<Opti
     if let Some(reason) = vm::unsupported() {
         return Ok(Some(reason));
     }
+    let in_turn = ["suite", "--test-threads=1"].map(OsString::from).to_vec();
     let (suite, command) = match errand {
-        Errand::Suite(suite) => (suite, vec!["suite".into(), "--test-threads=1".into()]),
+        Errand::Suite(suite) => (suite, in_turn),
+        Errand::Parameter(suite, _) => (suite, [in_turn, vec!["--ignored".into()]].concat()),
         Errand::Table(backend) => {
             let script = "failed=0\nsuite \"$@\" || failed=1\n\
                           suite --denied \"$@\" || failed=1\nexit $failed";
@@ -199,6 +205,9 @@ fn in_vm(kernel: &str, errand: Errand, summaries: &mut Summaries) -> Result<Opti
     };
     let mut job = vm::Job::new(&command)?;
     job.add_file(&build::test_suite(suite)?, OsStr::new("suite"));
+    if let Errand::Parameter(_, parameter) = errand {
+        job.append(parameter);
+    }
     let status = job.run(kernel, &mut |bytes: &[u8]| summaries.take(bytes))?;
     if status != 0 {
         bail!("the tests exited with status {status}");

@@ -80,7 +80,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     setup::for_build()?;
     let mut job = Job::new(&args.command)?;
     job.memory.clone_from(&args.memory);
-    job.append.clone_from(&args.append);
+    job.append(&args.append);
     job.limit = Duration::from_secs(args.timeout);
     for file in &args.files {
         let name = file.file_name().context("--file names no file")?;
@@ -140,6 +140,11 @@ impl Job {
     /// Takes the host's `file` into the guest as `/procid/NAME`.
     pub(crate) fn add_file(&mut self, file: &Path, name: &OsStr) {
         self.files.push((file.to_owned(), name.to_owned()));
+    }
+
+    /// Boots with these kernel parameters, too.
+    pub(crate) fn append(&mut self, parameters: &str) {
+        parameters.clone_into(&mut self.append);
     }
 
     /// Runs the command on `kernel` and returns its exit status.

@@ -10,6 +10,7 @@
 //! | [`origin`] | host and agent, as every record names them |
 //! | [`policy`] | which policy is in force, and how it changes |
 //! | [`handle`] | questions to the running agent, and their answers |
+//! | [`stop`] | whether it is to stop |
 
 pub mod clock;
 pub mod engine;
@@ -19,5 +20,6 @@ pub mod policy;
 mod render;
 mod run;
 pub mod settings;
+pub mod stop;
 
 pub use run::{RunError, run};

@@ -5,6 +5,7 @@ use std::{
     io::{self, ErrorKind, Write},
     os::fd::AsFd as _,
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
     },
@@ -22,6 +23,7 @@ use super::{
     origin::{Origin, OriginError},
     policy::{Manager, ask::Refusal},
     settings::{PolicyFile, Settings},
+    stop::Stop,
 };
 use crate::{
     decode::{DecodeError, Event, decode, time_of},
@@ -100,7 +102,7 @@ pub fn run(
     out: impl Write,
     on_attached: impl FnOnce() -> io::Result<Vec<String>>,
     on_ready: impl FnOnce(Handle) -> io::Result<()>,
-    stop: &AtomicBool,
+    stop: Arc<Stop>,
 ) -> Result<(), RunError> {
     let boot_id = boot_id().map_err(RunError::BootId)?;
     let origin = Origin::of_this_host(&boot_id, &settings.state_dir)?;
@@ -158,12 +160,9 @@ pub fn run(
         keep: settings.keep,
         pins_wrong: Vec::new(),
         has_hashed: false,
-    };
-    match agent.run(
-        settings.policy.as_ref(),
-        || on_ready(Handle::waking(ask, waker)),
         stop,
-    ) {
+    };
+    match agent.run(settings.policy.as_ref(), || on_ready(Handle::waking(ask, waker))) {
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
@@ -198,6 +197,7 @@ struct Agent<W> {
     /// Hashes have become known since the programs were told what ancestors
     /// satisfy.
     has_hashed: bool,
+    stop: Arc<Stop>,
 }
 
 impl<W: Write> Agent<W> {
@@ -205,9 +205,8 @@ impl<W: Write> Agent<W> {
         mut self,
         policy: Option<&PolicyFile>,
         on_ready: impl FnOnce() -> io::Result<()>,
-        stop: &AtomicBool,
     ) -> Result<(), RunError> {
-        let done = self.watch(policy, on_ready, stop);
+        let done = self.watch(policy, on_ready);
         // An agent that fails leaves what it enforces, as one that is killed.
         if matches!(&done, Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe) {
             self.end_policy();
@@ -219,12 +218,11 @@ impl<W: Write> Agent<W> {
         &mut self,
         policy: Option<&PolicyFile>,
         on_ready: impl FnOnce() -> io::Result<()>,
-        stop: &AtomicBool,
     ) -> Result<(), RunError> {
         self.start()?;
         self.start_policy(policy)?;
         on_ready().map_err(RunError::Ready)?;
-        while !stop.load(Ordering::Acquire) {
+        while !self.stop.is_wanted() {
             if self.round()? < ROUND_MAX {
                 self.ring.wait(WAIT).map_err(RunError::Ring)?;
             }

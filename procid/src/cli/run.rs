@@ -1,10 +1,6 @@
 //! `procid run`: the agent in the foreground.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use rustix::fs::Mode;
 use sd_notify::NotifyState;
@@ -19,7 +15,7 @@ use super::{
     state_dir,
 };
 use crate::{
-    agent::{self, RunError, policy::ask::Refusal},
+    agent::{self, RunError, policy::ask::Refusal, stop::Stop},
     api::socket::{self, BindError},
 };
 
@@ -50,19 +46,19 @@ impl Run {
         let service = Service::new(listener).map_err(no_loop)?;
 
         let policy = settings.policy.as_ref().map(|file| file.path.clone());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let stop = Arc::new(Stop::default());
+        let told = Arc::clone(&stop);
         let done = agent::run(
             &settings,
             io::stdout(),
             give_up,
             |handle| {
-                service.start(handle, stopped, policy)?;
+                service.start(handle, told, policy)?;
                 notify(NotifyState::Ready);
                 info!("ready");
                 Ok(())
             },
-            &stop,
+            stop,
         );
         drop(bound);
         match done {

@@ -8,10 +8,7 @@ use std::{
     io,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
 };
 
@@ -28,7 +25,11 @@ use super::{policy, privilege};
 use crate::{
     agent::{
         handle::Handle,
-        policy::ask::{Apply, Caller, Change},
+        policy::{
+            self as rules,
+            ask::{Apply, Caller, Change},
+        },
+        stop::Stop,
     },
     api::server,
 };
@@ -67,19 +68,14 @@ impl Service {
     }
 
     /// Serves in a thread of its own, without any capability. The first signal
-    /// sets `stop`, and answers go on while the agent winds up; a second one
+    /// tells the agent to stop, which a protected one refuses, and answers go on while the agent winds up; a second one
     /// ends the process where it stands (the kernel detaches the hooks). SIGHUP
     /// puts the file `policy` in force as it is then.
     ///
     /// # Errors
     ///
     /// Of making the thread.
-    pub fn start(
-        self,
-        handle: Handle,
-        stop: Arc<AtomicBool>,
-        policy: Option<PathBuf>,
-    ) -> io::Result<()> {
+    pub fn start(self, handle: Handle, stop: Arc<Stop>, policy: Option<PathBuf>) -> io::Result<()> {
         thread::Builder::new()
             .name("procid-api".to_owned())
             .spawn(move || {
@@ -91,7 +87,7 @@ impl Service {
             .map(drop)
     }
 
-    fn work(self, handle: Handle, stop: &AtomicBool, policy: Option<PathBuf>) {
+    fn work(self, handle: Handle, stop: &Stop, policy: Option<PathBuf>) {
         let Self {
             runtime,
             listener,
@@ -115,13 +111,18 @@ impl Service {
                     reload(&handle, policy.as_deref()).await;
                 }
             });
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            };
-            info!("{name}: stopping");
+            loop {
+                let name = tokio::select! {
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = terminate.recv() => "SIGTERM",
+                };
+                if stop.want().is_ok() {
+                    info!("{name}: stopping");
+                    break;
+                }
+                warn!("{name}: not stopping: {}", rules::is_protected());
+            }
             notify(NotifyState::Stopping);
-            stop.store(true, Ordering::Release);
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}

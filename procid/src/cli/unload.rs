@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::failure::{Code, Failure};
-use crate::kernel;
+use crate::{kernel, policy::UNPROTECT};
 
 /// Remove enforcement left pinned by a killed agent, or by one that was told to
 /// keep it.
@@ -45,6 +45,12 @@ impl Unload {
         }
         if done.alive == 0 {
             return Ok(Code::Done);
+        }
+        if done.protected != 0 {
+            return Err(Failure::refused(format!(
+                "an agent that runs is protected (protect = true); to end it, boot with \
+                 {UNPROTECT} on the kernel command line"
+            )));
         }
         Err(Failure::nothing(
             "an agent that runs enforces its policy, which was left; stop the agent to end it"

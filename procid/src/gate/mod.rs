@@ -257,6 +257,11 @@ impl Gate {
         }
     }
 
+    /// The watchdog's process.
+    pub fn watchdog(&self) -> u32 {
+        self.watchdog.id()
+    }
+
     /// Whether the watchdog still stands. Without it nothing is held up and
     /// nothing hashed; open another gate then.
     pub fn is_open(&self) -> bool {

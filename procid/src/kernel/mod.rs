@@ -16,6 +16,7 @@
 //! | [`uncovered`] | ways out that nothing attached here sees |
 //! | [`lineage`] | which rules the images before others satisfy |
 //! | [`policy`] | the policy's tables, and what the programs know of hashes |
+//! | [`protect`] | what keeps others from a protected agent |
 //! | [`pins`] | what keeps a policy enforced when the agent is killed |
 //! | [`takeover`] | what is taken over from an agent that was killed |
 //! | [`ring`] | the reading ends of the ring buffers |
@@ -61,6 +62,7 @@ use iterators::{COUNTS, ITERATORS, iterator};
 use losses::Losses;
 use pins::Pins;
 use policy::{Earlier, ImageHashes};
+use protect::Protection;
 use uncovered::Sight;
 
 mod accounts;
@@ -78,6 +80,7 @@ mod losses;
 mod pins;
 mod policy;
 mod probe;
+mod protect;
 mod ring;
 mod takeover;
 mod uncovered;
@@ -130,6 +133,7 @@ pub struct Kernel {
     /// stands in.
     counts_of: Option<OwnedFd>,
     image_hashes: ImageHashes,
+    protection: Protection,
     /// What the programs log of their own failures.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -155,6 +159,8 @@ pub struct Report {
     pub withholds: bool,
     /// The kernel hashes files inside exec.
     pub hashes: bool,
+    /// Why an agent cannot be protected here, a clause; `None`: it can.
+    pub unprotectable: Option<String>,
 }
 
 /// Why nothing could be attached: one sentence with its remedy.
@@ -194,6 +200,10 @@ impl Kernel {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
         let (mut report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
+        report.unprotectable = match options.backend {
+            Backend::Cgroup => Some("it needs BPF LSM, and the backend is cgroup".to_owned()),
+            Backend::Auto | Backend::Lsm => protect::load(&mut ebpf, &btf).err(),
+        };
         for iterator in &ITERATORS {
             iterator.load(&mut ebpf, &btf).map_err(|error| {
                 let name = iterator.program;
@@ -230,6 +240,7 @@ impl Kernel {
             inspector: Arc::new(iterate::Inspector::new(inspector)),
             counts_of: counts_tags.then(|| map_fd(&ebpf, "TAGS")).transpose()?,
             image_hashes: ImageHashes::take(&mut ebpf)?,
+            protection: Protection::take(&mut ebpf)?,
             report,
             args: options.args,
             logger,

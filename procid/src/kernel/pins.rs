@@ -158,6 +158,8 @@ pub(super) struct Found {
     pub(super) left: Vec<Left>,
     /// Of agents that run.
     pub(super) alive: Vec<PathBuf>,
+    /// Those of them that are protected: nobody else may look at their pins.
+    pub(super) protected: usize,
     /// What no procid has made.
     pub(super) strange: Vec<PathBuf>,
 }
@@ -188,6 +190,10 @@ pub(super) fn find(cgroup: Option<u64>) -> io::Result<Found> {
             }),
             Ok(None) => found.alive.push(path),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if is_protected(&error) => {
+                found.alive.push(path);
+                found.protected += 1;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -203,6 +209,11 @@ fn lock(directory: &Path) -> io::Result<Option<File>> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `EPERM`, where who is not root gets `EACCES`.
+fn is_protected(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
 }
 
 /// An agent's own directory of pins.
@@ -267,6 +278,17 @@ impl Pins {
         let pinned = link.pin(&path).map_err(io::Error::other)?;
         self.made.insert(path.clone(), fs::metadata(&path)?.ino());
         Ok(pinned.into())
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its directories, and every pin.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let parts = [LINKS, MAPS].map(|part| self.directory.join(part));
+        let directories = [self.directory.clone()].into_iter().chain(parts);
+        directories.chain(self.made.keys().cloned()).collect()
     }
 
     /// What is not as it was made, a sentence each.
@@ -365,6 +387,8 @@ pub struct Unloaded {
     pub removed: usize,
     /// Those that agents which run hold.
     pub alive: usize,
+    /// Those of them that are protected.
+    pub protected: usize,
     /// What procid has not made, and has left.
     pub strange: usize,
 }
@@ -387,6 +411,7 @@ pub fn unload(cgroup: Option<&Path>) -> io::Result<Unloaded> {
     let mut done = Unloaded {
         removed: 0,
         alive: found.alive.len(),
+        protected: found.protected,
         strange: found.strange.len(),
     };
     for left in found.left {

@@ -12,8 +12,9 @@ use super::{
     iterators::{CARRY_TAGS, COUNTS, ITERATORS, Iterator},
     kept_maps, load,
     pins::{self, Pins},
+    protect,
 };
-use crate::{agent::settings::Backend, gate, identity::containers::hierarchy};
+use crate::{agent::settings::Backend, gate, identity::containers::hierarchy, policy::UNPROTECT};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -147,7 +148,25 @@ pub fn probe(options: &Options) -> Vec<Probe> {
         required: false,
     });
     probes.push(exec_gate());
+    probes.push(protection(protect::try_out(&mut ebpf, &btf)));
     probes
+}
+
+fn protection(result: Result<(), String>) -> Probe {
+    Probe {
+        what: "keep other processes from the agent (protect = true)".to_owned(),
+        means: if result.is_ok() {
+            "root's too cannot end, trace or unpin a protected agent".to_owned()
+        } else {
+            "without it: a policy's `protect` does nothing".to_owned()
+        },
+        remedy: Some(format!(
+            "BPF LSM, as above, and a kernel booted without {}",
+            UNPROTECT
+        )),
+        result: result.map(|()| "attached".to_owned()),
+        required: false,
+    }
 }
 
 fn exec_gate() -> Probe {

@@ -35,6 +35,10 @@ pub mod replay;
 pub mod tables;
 pub mod text;
 
+/// What the kernel's command line says where no agent is to be protected,
+/// whatever a policy asks for.
+pub const UNPROTECT: &str = "procid.protect=0";
+
 /// A policy whose every name is resolved; rules are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -48,6 +52,8 @@ pub struct Policy {
     pub established_keep: bool,
     /// Verdict when a table the decision needs is full.
     pub on_overflow: Verdict,
+    /// Keep other processes from the agent that enforces it.
+    pub protect: bool,
     pub rules: Vec<Rule>,
     /// SHA-256 of the file it was read from: `rule.version` of records.
     pub sha256: [u8; 32],

@@ -24,7 +24,7 @@ use self::{
     diagnostic::{Report, Wrong},
     rule::Spots,
     table::Table,
-    words::{text, word},
+    words::{flag, text, word},
 };
 use super::{Mode, Policy, Rule, Verdict};
 
@@ -114,6 +114,7 @@ fn not_toml(message: &str) -> Wrong {
 /// Where the lint points to.
 struct FileSpots {
     default: usize,
+    protect: usize,
     rules: Vec<Spots>,
 }
 
@@ -127,12 +128,6 @@ fn read(
     now: &Zoned,
     report: &mut Report<'_>,
 ) -> Option<(Policy, FileSpots)> {
-    if let Some((key, _)) = document.get_key_value("protect") {
-        report.error(
-            key.span().start,
-            Wrong::new("`protect` is not supported yet", "leave it out"),
-        );
-    }
     let file = Table::new("a policy", 0, document);
     file.known(
         &[
@@ -170,6 +165,7 @@ fn read(
     let loopback = file.one("loopback", report, |value| word(value, loopback));
     let established: &[_] = &[("judge", false), ("keep", true)];
     let established = file.one("established", report, |value| word(value, established));
+    let protect = file.one("protect", report, flag);
     let sets = read_sets(&file, report);
     let (rules, rule_spots) = read_rules(&file, &sets, names, now, report);
     let policy = Policy {
@@ -179,11 +175,14 @@ fn read(
         loopback_allow: loopback.unwrap_or(false),
         established_keep: established.unwrap_or(false),
         on_overflow,
+        protect: protect.unwrap_or(false),
         rules,
         sha256: [0; 32],
     };
+    let at = |key: &str| file.value(key).map_or(0, |value| value.span().start);
     let spots = FileSpots {
-        default: file.value("default").map_or(0, |value| value.span().start),
+        default: at("default"),
+        protect: at("protect"),
         rules: rule_spots,
     };
     Some((policy, spots))

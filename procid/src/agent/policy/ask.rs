@@ -166,6 +166,11 @@ pub struct PolicyStatus {
     pub rules: usize,
     /// Temporary ones.
     pub blocks: usize,
+    /// Other processes are kept from the agent.
+    pub protected: bool,
+    /// Why not, where the policy asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unprotected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
 }

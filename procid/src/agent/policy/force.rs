@@ -25,6 +25,7 @@ pub(super) fn nothing_but_blocks() -> Policy {
         loopback_allow: false,
         established_keep: false,
         on_overflow: Verdict::Allow,
+        protect: false,
         rules: Vec::new(),
         sha256: Sha256::digest(b"").into(),
     }

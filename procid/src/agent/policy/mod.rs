@@ -26,7 +26,7 @@ use std::{fmt, io, sync::Arc};
 use crate::{
     identity::hash::settle::Offset,
     policy::{
-        Matcher, Policy,
+        Matcher, Policy, UNPROTECT,
         lineage::{Before, Family},
         tables::{Enforcer, Tables},
     },
@@ -148,6 +148,17 @@ pub struct Manager {
     is_stale: bool,
     /// The images that are known.
     family: Family,
+    /// Whether other processes are kept from the agent; `None`: it was not asked
+    /// for yet.
+    protection: Option<Result<(), String>>,
+}
+
+/// What a protected agent says to who would have it enforce less.
+pub(crate) fn is_protected() -> String {
+    format!(
+        "the policy in force has protect = true, which only a policy that has it too can take the \
+         place of; to end it, boot with {UNPROTECT} on the kernel command line"
+    )
 }
 
 impl Manager {
@@ -163,6 +174,7 @@ impl Manager {
             generations: Generations::default(),
             is_stale: false,
             family: Family::new(),
+            protection: None,
         }
     }
 
@@ -209,6 +221,21 @@ impl Manager {
     /// Images that are known now: to be said before what changes the policy.
     pub(in crate::agent) fn family_is(&mut self, family: Family) {
         self.family = family;
+    }
+
+    /// Whether the agent is to be protected. A policy that waits to be confirmed
+    /// does not ask for it yet: it could not be reverted.
+    pub(in crate::agent) fn protects(&self) -> bool {
+        self.source.as_ref().is_some_and(|it| it.policy.protect)
+    }
+
+    /// What became of that, a clause where it could not be.
+    pub(in crate::agent) fn protection_is(&mut self, protection: Result<(), String>) {
+        self.protection = Some(protection);
+    }
+
+    fn is_protected(&self) -> bool {
+        matches!(self.protection, Some(Ok(())))
     }
 
     /// Whether the policy in force turns on hashes of ancestors or parents.
@@ -278,6 +305,9 @@ impl Manager {
         request: &Apply,
         now: Now,
     ) -> Result<Changed, Refusal> {
+        if self.is_protected() && !source.policy.protect {
+            return Err(Refusal::State(is_protected()));
+        }
         let built = self.build(Some(&source), &self.blocks, now)?;
         let unenforced = built.iter().flat_map(|built| &built.unenforced);
         let unenforced: Vec<_> = unenforced.cloned().collect();

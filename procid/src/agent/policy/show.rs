@@ -73,11 +73,24 @@ impl Manager {
             default: verdict(policy.default).to_owned(),
             rules: policy.rules.len(),
             blocks: self.blocks.iter().count(),
+            protected: self.is_protected(),
+            unprotected: self.unprotected(),
             pending: self.pending.as_ref().map(|pending| Pending {
                 confirm_by: now.rfc3339(pending.until_ns),
                 falls_back_to: pending.before.as_ref().map(|it| it.sha256.to_string()),
             }),
         }
+    }
+
+    fn unprotected(&self) -> Option<String> {
+        let asked = self.current().is_some_and(|it| it.policy.protect);
+        if self.is_protected() || !asked {
+            return None;
+        }
+        Some(match &self.protection {
+            Some(Err(why)) => why.clone(),
+            _ => "the policy waits to be confirmed".to_owned(),
+        })
     }
 
     /// Why the policy may not be the one that was put in force.

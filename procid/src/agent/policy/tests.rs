@@ -28,8 +28,8 @@ const SECOND: u64 = 1_000_000_000;
 const NOTHING: [String; 0] = [];
 
 /// A language of one word a line: `bad` is wrong, `lost` compiles and is not
-/// enforced, `many` does not compile, `audit` and `keep` are modes, all else
-/// are deny rules.
+/// enforced, `many` does not compile, `audit`, `keep` and `protect` are modes, all
+/// else are deny rules.
 #[derive(Debug)]
 struct Words;
 
@@ -44,7 +44,7 @@ impl Toolchain for Words {
         }
         let has = |word: &str| text.lines().any(|line| line == word);
         let words = text.lines().enumerate();
-        let rules = words.filter(|(_, word)| !matches!(*word, "audit" | "keep"));
+        let rules = words.filter(|(_, word)| !matches!(*word, "audit" | "keep" | "protect"));
         Ok(Parsed {
             policy: Policy {
                 mode: if has("audit") {
@@ -53,6 +53,7 @@ impl Toolchain for Words {
                     Mode::Enforce
                 },
                 established_keep: has("keep"),
+                protect: has("protect"),
                 rules: rules.map(|(at, word)| rule(word, at + 1)).collect(),
                 sha256: Sha256::digest(text).into(),
                 ..nothing_but_blocks()
@@ -620,6 +621,71 @@ fn what_a_policy_makes_of_a_block_is_said() {
     assert!(said("blocks nothing"), "{warnings:?}");
     assert!(said("already go on"), "{warnings:?}");
     assert!(said("copy of the file"), "{warnings:?}");
+}
+
+#[test]
+fn a_protected_agent_takes_no_policy_that_does_not_protect() {
+    let mut bench = Bench::new();
+    let now = bench.host.at(1);
+    assert!(!bench.manager.protects());
+    bench.apply("protect\na", now);
+    assert!(bench.manager.protects());
+    // Where the host cannot, it is a policy as any other.
+    bench.manager.protection_is(Err("no LSM".to_owned()));
+    let status = bench.manager.status(now);
+    assert_eq!(status.unprotected.as_deref(), Some("no LSM"));
+    bench.apply("b", now);
+    assert!(!bench.manager.protects());
+    assert_eq!(bench.manager.status(now).unprotected, None);
+
+    bench.apply("protect\na", now);
+    bench.manager.protection_is(Ok(()));
+    let status = bench.manager.status(now);
+    assert!(status.protected && status.unprotected.is_none());
+    for dry_run in [false, true] {
+        for confirm_seconds in [None, Some(60)] {
+            let request = Apply {
+                dry_run,
+                confirm_seconds,
+                ..policy("b")
+            };
+            let refusal = bench.manager.apply(&request, now).unwrap_err();
+            assert!(matches!(refusal, Refusal::State(_)), "{refusal}");
+            let way_out = "boot with procid.protect=0 on the kernel command line";
+            assert!(refusal.to_string().ends_with(way_out), "{refusal}");
+        }
+    }
+    assert_eq!(bench.host.rules(), ["a"]);
+    assert_eq!(bench.kept().as_deref(), Some("protect\na"));
+
+    // Others may be tried, and what they are reverted to is protected.
+    bench.apply_for("protect\nc", 60, now);
+    bench.manager.revert().unwrap();
+    assert_eq!(bench.host.rules(), ["a"]);
+    bench.block(3600, now).unwrap();
+    bench.manager.unblock("block-1", now).unwrap();
+    bench.apply("protect\nd", now);
+    assert_eq!(bench.host.rules(), ["d"]);
+    assert!(bench.manager.protects());
+}
+
+#[test]
+fn a_policy_protects_once_it_is_confirmed() {
+    let mut bench = Bench::new();
+    let now = bench.host.at(1);
+    bench.apply("a", now);
+    bench.apply_for("protect\nb", 60, now);
+    assert!(!bench.manager.protects());
+    let unprotected = bench.manager.status(now).unprotected;
+    assert_eq!(
+        unprotected.as_deref(),
+        Some("the policy waits to be confirmed")
+    );
+    bench.manager.revert().unwrap();
+    assert!(!bench.manager.protects());
+    bench.apply_for("protect\nb", 60, now);
+    bench.manager.confirm().unwrap();
+    assert!(bench.manager.protects());
 }
 
 #[test]

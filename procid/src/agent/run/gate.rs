@@ -74,6 +74,11 @@ impl Guard {
             .then(|| without("its watchdog has ended; start the agent anew, which takes over"))
     }
 
+    /// The process that alone lets executions go on; `None`: there is none.
+    pub(super) fn watchdog(&self) -> Option<u32> {
+        self.gate.as_ref().map(Gate::watchdog)
+    }
+
     /// What it has done so far; `None`: there is none.
     pub(super) fn counts(&self) -> Option<(bool, Counts)> {
         let gate = self.gate.as_ref()?;

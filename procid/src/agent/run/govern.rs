@@ -22,6 +22,7 @@ use crate::{
     },
     identity::hash::settle::boot_now_ns,
     kernel::Kernel,
+    policy::UNPROTECT,
 };
 
 /// What reads, compiles and enforces policies on this host; where nothing does,
@@ -31,6 +32,7 @@ pub(super) fn manager(kernel: &mut Kernel, state_dir: &Path) -> Result<Manager, 
     let host = HostToolchain {
         lsm: report.backend.contains("lsm"),
         withholds: report.withholds,
+        unprotectable: report.unprotectable.clone(),
     };
     let policies = kernel.take_policies().map_err(|error| error.to_string())?;
     Ok(Manager::new(
@@ -108,7 +110,30 @@ impl<W: Write> Agent<W> {
                 format!("this policy does not outlive the agent as it should: {error}")
             }),
         );
+        warnings.extend(self.protect());
         warnings
+    }
+
+    /// Keeps other processes from the agent, if the policy asks for it. Says
+    /// when that begins, and why it does not where that is not the host's doing.
+    fn protect(&mut self) -> Option<String> {
+        let manager = self.manager.as_mut().ok().filter(|it| it.protects())?;
+        let was_protected = self.kernel.is_protected();
+        let done = self.kernel.protect(self.gate.watchdog());
+        manager.protection_is(done.as_ref().map_err(ToString::to_string).copied());
+        match done {
+            Ok(()) if was_protected => None,
+            Ok(()) => {
+                self.stop.refuse();
+                Some(format!(
+                    "from now on no other process ends this agent or loosens what it enforces; to \
+                     end it, boot with {UNPROTECT} on the kernel command line"
+                ))
+            }
+            // What the host cannot do is said with the policy.
+            Err(_) if self.kernel.report().unprotectable.is_some() => None,
+            Err(error) => Some(format!("the agent is not protected: {error}")),
+        }
     }
 
     /// Where hashes of ancestors have become known, decisions go by them.
@@ -139,7 +164,8 @@ impl<W: Write> Agent<W> {
         let Ok(manager) = &mut self.manager else {
             return;
         };
-        if self.keep || manager.in_force().is_none() {
+        // Who makes a protected agent end has not made its policy end.
+        if self.keep || self.kernel.is_protected() || manager.in_force().is_none() {
             return;
         }
         let ended = manager.end();

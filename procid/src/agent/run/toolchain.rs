@@ -14,6 +14,8 @@ pub(super) struct HostToolchain {
     pub(super) lsm: bool,
     /// What denied speakers write to TCP connections is dropped.
     pub(super) withholds: bool,
+    /// Why an agent cannot be protected, a clause; `None`: it can.
+    pub(super) unprotectable: Option<String>,
 }
 
 impl Toolchain for HostToolchain {
@@ -42,13 +44,16 @@ impl Toolchain for HostToolchain {
 impl HostToolchain {
     /// What the hooks that are attached do not see, or not in time.
     fn unenforced(&self, policy: &Policy) -> Vec<String> {
+        let unprotectable = self.unprotectable.iter().filter(|_| policy.protect);
+        let unprotectable = unprotectable.map(|why| format!("`protect` does nothing here: {why}"));
+        let mut all = Vec::from_iter(unprotectable);
         if self.lsm {
-            return Vec::new();
+            return all;
         }
-        let mut all = vec![
+        all.push(
             "sends on TCP connections that are open already are not judged without BPF LSM"
                 .to_owned(),
-        ];
+        );
         if !self.withholds {
             all.push(
                 "sends of other images than the one that connected it are not judged on TCP \

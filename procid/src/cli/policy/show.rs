@@ -85,6 +85,12 @@ pub fn heading(status: &PolicyStatus, out: &mut impl Write) -> io::Result<()> {
     if let Some(file) = &status.file {
         writeln!(out, "  file        {}", printable(file))?;
     }
+    let protected = match (&status.unprotected, status.protected) {
+        (Some(why), _) => format!("no: {}", printable(why)),
+        (None, true) => "yes".to_owned(),
+        (None, false) => "no".to_owned(),
+    };
+    writeln!(out, "  protected   {protected}")?;
     let Some(pending) = &status.pending else {
         return Ok(());
     };
@@ -132,6 +138,8 @@ mod tests {
                 default: "deny".to_owned(),
                 rules: 2,
                 blocks: 1,
+                protected: false,
+                unprotected: Some("no\nLSM".to_owned()),
                 pending: Some(Pending {
                     confirm_by: "2026-11-22T15:04:06.326456789Z".to_owned(),
                     falls_back_to: None,
@@ -163,6 +171,7 @@ mod tests {
         for line in [
             "policy        generation 3, mode enforce, default deny, 2 rules, 1 of them temporary\n",
             "  file        /etc/p\\u{1b}.toml\n",
+            "  protected   no: no\\u{a}LSM\n",
             "  ! unless it is confirmed, no policy is in force at 2026-11-22",
             "        12  deny    block-1  (exe:/usr/bin/nc, to 10.0.0.0/8, because: leak\\u{a})\n",
             "         0  allow   only the broker  (line 7)\n",

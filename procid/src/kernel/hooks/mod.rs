@@ -230,7 +230,7 @@ impl Refusal {
 
 /// The kernel's answer as one line: the last lines of a verifier log say what
 /// it refused.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     if let Some(ProgramError::LoadError {
         io_error,
         verifier_log,

@@ -66,6 +66,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
         loopback_allow: false,
         established_keep: false,
         on_overflow: Verdict::Allow,
+        protect: false,
         rules,
         sha256: [0; 32],
     }
@@ -350,6 +351,7 @@ fn what_is_asked_is_flagged() {
         loopback_allow: true,
         established_keep: true,
         on_overflow: Verdict::Deny,
+        protect: false,
         ..policy(Vec::new())
     };
     let expected = flags::DEFAULT_DENY

@@ -169,6 +169,7 @@ fn only_names_are_asked_for_here() {
         loopback_allow: false,
         established_keep: false,
         on_overflow: crate::policy::Verdict::Allow,
+        protect: false,
         rules: vec![rule],
         sha256: [0; 32],
     };

@@ -52,6 +52,7 @@ fn policy(default: Verdict, rules: Vec<Rule>) -> Policy {
         loopback_allow: false,
         established_keep: false,
         on_overflow: Verdict::Deny,
+        protect: false,
         rules,
         sha256: [0; 32],
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     identity::script::interpreters::runs_scripts,
-    policy::{Action, Files, Policy, Rule, Verdict},
+    policy::{Action, Files, Mode, Policy, Rule, Verdict},
 };
 
 /// Pairs of values of one field that are compared; longer lists cover each
@@ -64,6 +64,15 @@ pub(super) fn lint(policy: &Policy, spots: &FileSpots, now: &Zoned, report: &mut
                     quoted(&rule.name)
                 ),
                 "put an allow or deny rule after it, or make it one",
+            ),
+        );
+    }
+    if policy.protect && policy.mode == Mode::Audit {
+        report.warning(
+            spots.protect,
+            Wrong::new(
+                "`protect` guards an agent that blocks nothing: `mode` is \"audit\"",
+                "write mode = \"enforce\", or leave `protect` out until it is",
             ),
         );
     }

@@ -116,6 +116,7 @@ destination = {{ set = "secrets" }}
         loopback_allow: false,
         established_keep: false,
         on_overflow: Verdict::Deny,
+        protect: false,
         rules: vec![
             rule(
                 "only the token broker reaches the secrets service",
@@ -156,17 +157,18 @@ fn only_the_mode_must_be_there_and_the_rest_is_strict() {
     assert_eq!(least.default, Verdict::Allow);
     assert_eq!(least.unknown_hash, Verdict::Deny);
     assert_eq!(least.on_overflow, Verdict::Deny);
-    assert!(!least.loopback_allow && !least.established_keep);
+    assert!(!least.loopback_allow && !least.established_keep && !least.protect);
     assert_eq!(least.rules, []);
     let loose = policy(
         "mode = 'enforce'\ndefault = 'deny'\nunknown_hash = 'allow'\non_overflow = 'allow'\n\
-         loopback = 'allow'\nestablished = 'keep'",
+         loopback = 'allow'\nestablished = 'keep'\nprotect = true",
     );
     assert_eq!(loose.mode, Mode::Enforce);
     assert_eq!(loose.default, Verdict::Deny);
     assert_eq!(loose.unknown_hash, Verdict::Allow);
     assert_eq!(loose.on_overflow, Verdict::Allow);
-    assert!(loose.loopback_allow && loose.established_keep);
+    assert!(loose.loopback_allow && loose.established_keep && loose.protect);
+    assert!(!policy("mode = 'enforce'\nprotect = false").protect);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn ready_names_the_hooks_that_are_attached() {
         lengths: true,
         withholds: true,
         hashes: false,
+        unprotectable: None,
     });
     let record = &records(&mut engine)[0];
     assert_eq!(record["procid"]["hooks"], serde_json::json!(["a"]));

@@ -287,16 +287,19 @@ pub(super) fn full_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn policy_of(rules: impl Strategy<Value = Vec<Rule>>) -> impl Strategy<Value = Policy> {
-    (verdict(), verdict(), rules).prop_map(|(default, unknown_hash, rules)| Policy {
-        mode: Mode::Enforce,
-        default,
-        unknown_hash,
-        loopback_allow: false,
-        established_keep: false,
-        on_overflow: Verdict::Deny,
-        rules,
-        sha256: [0; 32],
-    })
+    (verdict(), verdict(), any::<bool>(), rules).prop_map(
+        |(default, unknown_hash, protect, rules)| Policy {
+            mode: Mode::Enforce,
+            default,
+            unknown_hash,
+            loopback_allow: false,
+            established_keep: false,
+            on_overflow: Verdict::Deny,
+            protect,
+            rules,
+            sha256: [0; 32],
+        },
+    )
 }
 
 fn exe() -> impl Strategy<Value = ExeFacts> {

@@ -60,8 +60,8 @@ pub(super) fn only_error(text: &str) -> String {
 )]
 #[case::quoted_key("mode = 'audit'\n'ü' = 1", "2:1: error: `ü` is not a key")]
 #[case::protect(
-    "mode = 'audit'\nprotect = true",
-    "2:1: error: `protect` is not supported yet (remedy: leave it out)"
+    "mode = 'audit'\nprotect = 'yes'",
+    "2:11: error: `protect`: must be true or false, not a string (remedy: write true, or leave it out)"
 )]
 #[case::a_rule(
     "mode = 'audit'\n[rule]\nname = 'r'",

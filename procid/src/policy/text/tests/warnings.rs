@@ -17,6 +17,8 @@ fn warnings(text: &str) -> Vec<String> {
         .collect()
 }
 
+const NONE: [String; 0] = [];
+
 /// A rule of an action; what follows is its third line.
 fn rule_of(name: &str, action: &str, lines: &str) -> String {
     format!("[[rule]]\nname = '{name}'\naction = '{action}'\n{lines}\n")
@@ -224,4 +226,18 @@ fn warnings_are_json_too() {
             "help": "add an allow rule for what may",
         })
     );
+}
+
+#[test]
+fn protecting_an_agent_that_blocks_nothing() {
+    let found = warnings("mode = 'audit'\nprotect = true");
+    assert_eq!(
+        found,
+        [
+            "2:11: warning: `protect` guards an agent that blocks nothing: `mode` is \"audit\" \
+             (remedy: write mode = \"enforce\", or leave `protect` out until it is)"
+        ]
+    );
+    assert_eq!(warnings("mode = 'enforce'\nprotect = true"), NONE);
+    assert_eq!(warnings("mode = 'audit'\nprotect = false"), NONE);
 }
