@@ -162,7 +162,9 @@ pub fn run(
         has_hashed: false,
         stop,
     };
-    match agent.run(settings.policy.as_ref(), || on_ready(Handle::waking(ask, waker))) {
+    match agent.run(settings.policy.as_ref(), || {
+        on_ready(Handle::waking(ask, waker))
+    }) {
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }

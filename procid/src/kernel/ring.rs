@@ -298,7 +298,7 @@ mod tests {
         }
 
         fn word(&self, position: u64) -> &AtomicU32 {
-            &self.data[position as usize % SIZE / 4]
+            &self.data[(position as usize % SIZE) / 4]
         }
 
         /// Writes a record of so many words, all alike.
