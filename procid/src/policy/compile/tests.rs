@@ -42,6 +42,23 @@ impl Places for Fake {
     }
 }
 
+/// The same, where the initial mount namespace may not be looked at.
+struct Confined;
+
+impl Places for Confined {
+    fn place(&self, path: &Path) -> io::Result<Place> {
+        Fake.place(path)
+    }
+
+    fn mounts_below(&self, dir: &Path) -> io::Result<Vec<Place>> {
+        Fake.mounts_below(dir)
+    }
+
+    fn namespace(&self) -> io::Result<u32> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 const CLOCK: Offset = Offset(1_000);
 
 /// A rule that asks for nothing.
@@ -434,6 +451,26 @@ fn what_cannot_be_told_here_names_its_rule() {
         ..base()
     });
     assert!(path.contains("names usr/bin"), "{path}");
+}
+
+#[test]
+fn a_containers_root_is_told_from_the_hosts_by_its_namespace() {
+    let executables = vec![Files::Exact("/init".into())];
+    let on_the_host = asking(Process {
+        executables: executables.clone(),
+        ..Process::default()
+    });
+    let in_root = asking(Process {
+        executables,
+        containers: vec!["0123456789ab".into()],
+        ..Process::default()
+    });
+    assert_eq!(tables(&on_the_host).head.host_mntns, 0);
+    assert_eq!(tables(&in_root).head.host_mntns, 7);
+    assert!(compile(&on_the_host, &Confined, CLOCK).is_ok());
+    let error = compile(&in_root, &Confined, CLOCK).unwrap_err().to_string();
+    let expected = "rule \"a rule\" (line 7) asks for an executable in a container's root";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 /// A thousand rules, each of which asks for much.
