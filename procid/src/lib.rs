@@ -6,8 +6,10 @@
 //! flows the other way: file → rules → tables → [`kernel`]. [`gate`] holds an
 //! execution up until its file's hash is known.
 //!
-//! `records`, `flow`, `decode`, `identity`, `connections`, `policy`, `snapshot`
-//! and `gate` need no eBPF and never import aya; `cargo xtask test` checks that.
+//! [`history`] keeps what was seen.
+//!
+//! `records`, `flow`, `decode`, `identity`, `connections`, `policy`, `snapshot`,
+//! `gate` and `history` need no eBPF and never import aya; `cargo xtask test` checks that.
 
 pub mod agent;
 pub mod api;
@@ -16,6 +18,7 @@ pub mod connections;
 pub mod decode;
 pub mod flow;
 pub mod gate;
+pub mod history;
 pub mod identity;
 pub mod kernel;
 pub mod policy;

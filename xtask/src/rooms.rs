@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The modules of `procid` that need no kernel.
-const ROOMS: [&str; 8] = [
+const ROOMS: [&str; 9] = [
     "records",
     "flow",
     "decode",
@@ -21,6 +21,7 @@ const ROOMS: [&str; 8] = [
     "policy",
     "snapshot",
     "gate",
+    "history",
 ];
 
 /// A path that leads from a room to the kernel.

@@ -40,6 +40,16 @@ impl Clock {
         }
     }
 
+    /// The distance at the start.
+    pub const fn first(&self) -> Offset {
+        self.first
+    }
+
+    /// A clock that started with one distance and has another now.
+    pub const fn restored(first: Offset, now: Offset) -> Self {
+        Self { first, now }
+    }
+
     /// The distance now.
     pub const fn offset(&self) -> Offset {
         self.now

@@ -20,7 +20,7 @@ use super::policy::{
 };
 use crate::{
     flow::Query,
-    gate,
+    gate, history,
     records::{Record, Uncovered},
 };
 
@@ -225,6 +225,9 @@ pub struct Status {
     /// Absent: there is none, or none is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec_gate: Option<GateStatus>,
+    /// Absent: none is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<history::State>,
     /// Capabilities kept after attaching.
     pub capabilities: Vec<String>,
 }

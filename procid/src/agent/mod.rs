@@ -9,6 +9,7 @@
 //! | [`clock`] | kernel time to the time of day |
 //! | [`origin`] | host and agent, as every record names them |
 //! | [`policy`] | which policy is in force, and how it changes |
+//! | [`recall`] | answers from history |
 //! | [`handle`] | questions to the running agent, and their answers |
 //! | [`stop`] | whether it is to stop |
 
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod handle;
 pub mod origin;
 pub mod policy;
+pub mod recall;
 mod render;
 mod run;
 pub mod settings;

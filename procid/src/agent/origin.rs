@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    identity::entity::BootId,
+    identity::entity::{BootId, uuid},
     records::{Agent, ECS_VERSION, Ecs, Host, Id, escape::escape},
 };
 
@@ -123,18 +123,6 @@ fn random_uuid() -> Result<String, OriginError> {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     Ok(uuid(bytes))
-}
-
-fn uuid(bytes: [u8; 16]) -> String {
-    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }
 
 fn is_uuid(text: &str) -> bool {

@@ -37,10 +37,12 @@ use crate::{
 use gate::Guard;
 use govern::Waiting;
 use output::Output;
+use past::Past;
 
 mod gate;
 mod govern;
 mod output;
+mod past;
 mod toolchain;
 
 /// Longest sleep, which the birth of an image ends, and a question: how late a
@@ -129,6 +131,7 @@ pub fn run(
         update_every: settings.update_every,
         accounts,
         cgroups: Kernel::cgroups(),
+        keeps_history: settings.history.is_some(),
     });
     let manager = govern::manager(&mut kernel, &settings.state_dir);
     let (answer, answers) = channel();
@@ -154,6 +157,7 @@ pub fn run(
         questions,
         changes: VecDeque::new(),
         out: Output::new(out, settings.json),
+        past: Past::new(settings),
         capabilities,
         undecodable: 0,
         look_due_ns: 0,
@@ -189,6 +193,7 @@ struct Agent<W> {
     /// Policies that are still to be put in force, in order.
     changes: VecDeque<Waiting>,
     out: Output<W>,
+    past: Past,
     capabilities: Vec<String>,
     undecodable: u64,
     look_due_ns: u64,
@@ -241,6 +246,7 @@ impl<W: Write> Agent<W> {
         self.engine
             .start(rows, held.into_iter().flatten().collect());
         self.engine.ready(self.kernel.report());
+        self.past.begin(self.engine.run());
         heap::give_back();
         self.settle()
     }
@@ -391,6 +397,7 @@ impl<W: Write> Agent<W> {
         while let Some(record) = self.engine.next_record() {
             self.out.put(&record).map_err(RunError::Output)?;
         }
+        self.past.take(&mut self.engine);
         self.out.flush().map_err(RunError::Output)
     }
 
@@ -442,6 +449,7 @@ impl<W: Write> Agent<W> {
             thread::sleep(SHORT_WAIT);
             self.settle()?;
         }
+        self.past.end();
         Ok(())
     }
 
@@ -482,6 +490,12 @@ impl<W: Write> Agent<W> {
             .gate
             .counts()
             .map(|(stands, counts)| GateStatus::of(stands, &counts));
+        status.history = self.past.state();
+        let trouble = status
+            .history
+            .as_ref()
+            .and_then(|past| past.trouble.clone());
+        status.degraded.extend(trouble);
         self.put_policy_status(&mut status);
         status.healthy = status.degraded.is_empty();
         status

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::history::Limits;
+
 /// Which hooks may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -53,6 +55,8 @@ pub struct Settings {
     pub exec_gate: ExecGate,
     pub args: Args,
     pub update_every: Duration,
+    /// `None`: no history is kept.
+    pub history: Option<Limits>,
     /// `None`: the policy last applied, if there is one.
     pub policy: Option<PolicyFile>,
     /// The policy stays in force after a clean stop.

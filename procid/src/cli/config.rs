@@ -15,11 +15,16 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use super::{SOCKET, failure::Failure, policy};
 use crate::{
     agent::settings::{Args, Backend, ExecGate, Settings},
+    history::Limits,
     time,
 };
 
 const STATE_DIR: &str = "/var/lib/procid";
 const UPDATE_EVERY: Duration = Duration::from_secs(300);
+const HISTORY_SIZE: u64 = 1 << 30;
+/// Below that, what a batch adds is not small.
+const HISTORY_SIZE_MIN: u64 = 1 << 20;
+const HISTORY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// `run`'s settings, each from a flag or from the file.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -53,6 +58,15 @@ pub struct Options {
     #[arg(long, value_name = "SPAN", value_parser = update_every)]
     #[serde(deserialize_with = "span_text")]
     update_every: Option<Duration>,
+    /// Largest file of the history, such as 500M or 2G; 0: none is kept
+    /// [default: 1G].
+    #[arg(long, value_name = "SIZE", value_parser = history_size)]
+    #[serde(deserialize_with = "size_text")]
+    history_size: Option<u64>,
+    /// How long what has ended stays in the history [default: 30d].
+    #[arg(long, value_name = "SPAN", value_parser = history_age)]
+    #[serde(deserialize_with = "age_text")]
+    history_age: Option<Duration>,
     /// The policy to put in force, and to read again at SIGHUP [default: the one
     /// last applied].
     #[arg(long, value_name = "FILE")]
@@ -127,6 +141,13 @@ impl Options {
                 .update_every
                 .or(file.update_every)
                 .unwrap_or(UPDATE_EVERY),
+            history: match self.history_size.or(file.history_size) {
+                Some(0) => None,
+                size => Some(Limits {
+                    size: size.unwrap_or(HISTORY_SIZE),
+                    age: self.history_age.or(file.history_age).unwrap_or(HISTORY_AGE),
+                }),
+            },
             policy: policy.map_err(|error| Failure::usage(format!("--policy: {error}")))?,
         })
     }
@@ -158,6 +179,45 @@ fn update_every(text: &str) -> Result<Duration, String> {
         return Err("give a second or more, such as 30s or 5m".to_owned());
     }
     Ok(span)
+}
+
+/// Bytes, or with K, M, G or T (powers of 1024; `iB` or `B` may follow).
+fn history_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_uppercase();
+    let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let size = number.parse::<u64>().ok().zip(shift);
+    let size = size.and_then(|(number, shift)| number.checked_mul(1 << shift));
+    match size {
+        Some(size) if size == 0 || size >= HISTORY_SIZE_MIN => Ok(size),
+        _ => Err("give 0, or 1M or more, such as 500M or 2G".to_owned()),
+    }
+}
+
+fn history_age(text: &str) -> Result<Duration, String> {
+    let span = time::span(text).map_err(|error| error.to_string())?;
+    if span < Duration::from_secs(60) {
+        return Err("give a minute or more, such as 12h or 30d".to_owned());
+    }
+    Ok(span)
+}
+
+fn size_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    history_size(&text).map(Some).map_err(D::Error::custom)
+}
+
+fn age_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    history_age(&text).map(Some).map_err(D::Error::custom)
 }
 
 fn exec_gate(text: &str) -> Result<ExecGate, String> {
@@ -213,6 +273,36 @@ mod tests {
         assert_eq!(settings.update_every, Duration::from_secs(90));
         assert!(settings.json);
         assert_eq!(settings.state_dir, Path::new(STATE_DIR));
+        let limits = settings.history.unwrap();
+        assert_eq!((limits.size, limits.age), (HISTORY_SIZE, HISTORY_AGE));
+        let bounded = "history-size = \"20M\"\nhistory-age = \"2d\"\n";
+        let limits = resolve(Options::default(), bounded)
+            .unwrap()
+            .history
+            .unwrap();
+        assert_eq!(limits.size, 20 << 20);
+        assert_eq!(limits.age, Duration::from_secs(2 * 24 * 3600));
+        let none = resolve(Options::default(), "history-size = \"0\"\n").unwrap();
+        assert_eq!(none.history, None);
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("64M", Some(64 << 20)),
+            ("64 MiB", Some(64 << 20)),
+            ("2g", Some(2 << 30)),
+            ("1TB", Some(1 << 40)),
+            ("1K", None),
+            ("G", None),
+            ("-1G", None),
+            ("99999999T", None),
+            ("5X", None),
+        ] {
+            assert_eq!(history_size(text).ok(), size, "{text}");
+        }
     }
 
     #[test]

@@ -57,6 +57,15 @@ impl EntityId {
         bytes.copy_from_slice(&digest[..16]);
         Self(bytes)
     }
+
+    /// One that was kept.
+    pub const fn of_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
 }
 
 impl fmt::Display for EntityId {
@@ -103,6 +112,19 @@ pub fn boot_id() -> io::Result<BootId> {
             format!("{BOOT_ID_PATH} holds no UUID"),
         )
     })
+}
+
+/// Sixteen bytes as a UUID is written.
+pub fn uuid(bytes: [u8; 16]) -> String {
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 fn parse_boot_id(text: &str) -> Option<BootId> {

@@ -54,6 +54,8 @@ pub struct Images {
     orphans: HashMap<ImageId, Vec<ImageId>>,
     /// Ends of images that were not in the table, for rows that come late.
     early_ends: HashMap<ImageId, u64>,
+    /// Images of which more was learnt after they were taken in.
+    amended: Vec<ImageId>,
     evicted: u64,
 }
 
@@ -76,6 +78,7 @@ impl Images {
             sharers: HashMap::new(),
             orphans: HashMap::new(),
             early_ends: HashMap::new(),
+            amended: Vec::new(),
             evicted: 0,
         }
     }
@@ -132,6 +135,7 @@ impl Images {
         };
         if let Some(script) = Script::of(facts) {
             image.script = Some(script);
+            self.amended.push(facts.event.image.id);
         }
         true
     }
@@ -144,6 +148,7 @@ impl Images {
             if image.path.is_none() && same_exe(image.exe, facts.event.image.exe) {
                 image.path = facts.path.map(Arc::from);
                 image.args = image.args.take().or_else(|| facts.args.map(Arc::from));
+                self.amended.push(id);
             }
             return;
         }
@@ -154,6 +159,11 @@ impl Images {
     /// Takes in the end of a process.
     pub fn exit(&mut self, event: &Exit) {
         self.end(event.id, event.header.boot_ns);
+    }
+
+    /// Takes in an image that was kept, as it was then.
+    pub fn restore(&mut self, image: Image) {
+        self.images.insert(image.id, image);
     }
 
     /// A record has told of this image.
@@ -186,6 +196,12 @@ impl Images {
             }
         }
         changed
+    }
+
+    /// The images of which more was learnt, since it was last asked, than was
+    /// known when they were taken in; their hashes aside.
+    pub fn amended(&mut self) -> Vec<ImageId> {
+        std::mem::take(&mut self.amended)
     }
 
     /// Entity ids of the image that forked this process, of the image that
@@ -337,14 +353,15 @@ impl Images {
         if image.root != image.id && image.hash.is_pending() {
             self.sharers.entry(image.root).or_default().push(image.id);
         }
-        for orphan in self.orphans.remove(&image.id).unwrap_or_default() {
-            if let Some(orphan) = self.images.get_mut(&orphan)
+        for id in self.orphans.remove(&image.id).unwrap_or_default() {
+            if let Some(orphan) = self.images.get_mut(&id)
                 && orphan.path.is_none()
                 && same_exe(orphan.exe, image.exe.unwrap_or_default())
             {
                 orphan.path.clone_from(&image.path);
                 orphan.args.clone_from(&image.args);
                 orphan.script.clone_from(&image.script);
+                self.amended.push(id);
             }
         }
         self.images.insert(image.id, image);

@@ -422,7 +422,24 @@ pub struct Coverage {
     pub to: String,
     /// Records lost in that time, by cause.
     pub lost: std::collections::BTreeMap<String, u64>,
+    /// Times of which something is missing, or all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     pub uncovered: Vec<Uncovered>,
-    /// `live` or `snapshot`.
+    /// `live`, `history` or `snapshot`.
     pub provenance: String,
+}
+
+/// A time of which something is missing from history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gap {
+    /// RFC 3339; absent: since a time that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    pub to: String,
+    /// How many records; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    pub cause: String,
 }

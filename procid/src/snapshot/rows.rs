@@ -133,6 +133,7 @@ pub fn coverage(snapshot: &Snapshot) -> Coverage {
         from: None,
         to: rfc3339_ns(now_ns()),
         lost: BTreeMap::new(),
+        gaps: Vec::new(),
         uncovered: snapshot.unseen.clone(),
         provenance: "snapshot".to_owned(),
     }

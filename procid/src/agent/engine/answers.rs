@@ -8,12 +8,12 @@ use super::Engine;
 use crate::{
     agent::{
         handle::{Fill, Status},
-        render::{self, Telling, hex},
+        render::{self, Seen, Telling},
     },
     connections::{Connection, Speaker},
-    flow::{Facts, Query},
-    identity::{containers::Within, hash::FileHash, image::Provenance},
-    records::{Coverage, Record, escape::escape},
+    flow::Query,
+    identity::containers::Within,
+    records::{Coverage, Record},
     time::rfc3339_ns,
 };
 
@@ -127,68 +127,26 @@ impl Engine {
             from: Some(rfc3339_ns(self.frame.clock.at(from_ns))),
             to: rfc3339_ns(self.frame.clock.at(self.now_ns)),
             lost,
+            gaps: Vec::new(),
             uncovered: self.ready.uncovered.clone(),
             provenance: "live".to_owned(),
         }
     }
 
-    /// Text is made only where it is asked for.
     fn matches(&self, query: &Query, connection: &Connection, by: Option<&Speaker>) -> bool {
-        let image = self
-            .images
-            .get(&by.map_or(connection.image, |speaker| speaker.image));
-        let path = image
-            .filter(|_| query.exe.is_some())
-            .and_then(|image| image.path.as_deref())
-            .map(escape);
-        let name = path.as_deref().and_then(|path| path.rsplit('/').next());
-        let sha256 = match image.map(|image| image.hash) {
-            Some(FileHash::Known { sha256, .. }) if query.sha256.is_some() => Some(hex(&sha256)),
-            _ => None,
-        };
-        let community_id = query
-            .community_id
-            .as_ref()
-            .and_then(|_| render::community_id_of(connection));
         let cgroup = by.map_or_else(
             || render::cgroup(connection),
             |speaker| Some(speaker.actor.cgroup),
         );
-        let container = cgroup.map(|cgroup| self.containers.get(cgroup));
-        let is_live = connection.provenance == Provenance::Live;
-        query.matches(&Facts {
-            source_ip: connection.source_ip(),
-            source_port: connection.source_port(),
-            destination_ip: connection.destination_ip(),
-            destination_port: connection.destination_port(),
-            community_id: community_id.as_deref(),
-            pid: by.map_or_else(
-                || render::pid(connection),
-                |speaker| Some(speaker.image.tgid),
-            ),
-            executable: path.as_deref(),
-            name,
-            sha256: sha256.as_deref(),
-            uid: by.map_or_else(
-                || render::uid(connection),
-                |speaker| Some(speaker.actor.creds.euid),
-            ),
-            container: match container {
-                Some(Within::Container(id)) => Some(id),
-                _ => None,
+        let within = cgroup.map(|cgroup| self.containers.get(cgroup));
+        self.renderer().is_answer(
+            query,
+            &Seen {
+                connection,
+                by,
+                within: within.unwrap_or(&Within::Unknown),
+                until: None,
             },
-            verdict: match (by, connection.judged.as_deref()) {
-                (None, Some(judged)) => Some(render::verdict(judged.verdict)),
-                _ => (is_live || by.is_some()).then_some("allow"),
-            },
-            start: Some(
-                self.frame
-                    .clock
-                    .at(by.map_or(connection.started_ns, |speaker| speaker.at_ns)),
-            ),
-            end: connection
-                .ended_ns
-                .map(|ended_ns| self.frame.clock.at(ended_ns.get())),
-        })
+        )
     }
 }

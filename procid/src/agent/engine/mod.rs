@@ -6,6 +6,7 @@
 //! | [`start`] | what existed before the hooks, joined with what they saw since |
 //! | [`answers`] | what is known, to who asks |
 //! | [`callers`] | who changes the policy, and whom a rule is to name |
+//! | [`past`] | what history is told |
 //!
 //! It needs no kernel and knows no thread: it is told events, hashes and the
 //! time; it hands out records ([`Engine::next_record`]) and what it wants to
@@ -29,15 +30,16 @@ use super::{
     clock::Clock,
     origin::Origin,
     policy::Generations,
-    render::{Frame, Ready, Renderer, Telling},
+    render::{self, Frame, Ready, Renderer, Telling},
     settings::Args,
 };
 use crate::{
     agent::policy::family::family,
     connections::{Accounts, Connections, Key, News, Outcome},
     decode::{Event, ExecFacts},
+    history::Fact,
     identity::{
-        containers::{Cgroups, Containers, Within},
+        containers::{Cgroups, Containers},
         entity::BootId,
         hash::{Answer, FileHash, Grade, Missing, Request, settle::Offset},
         image::{Image, Provenance},
@@ -46,12 +48,14 @@ use crate::{
     },
     kernel::Report,
     policy::lineage::Family,
-    records::{Id, Record},
+    records::Record,
 };
+use past::Tell;
 use queue::{Item, Queue};
 
 mod answers;
 mod callers;
+mod past;
 mod queue;
 mod start;
 #[cfg(test)]
@@ -100,6 +104,8 @@ pub struct Setup {
     pub update_every: Duration,
     pub accounts: Box<dyn Accounts>,
     pub cgroups: Box<dyn Cgroups>,
+    /// What is known is told to history too.
+    pub keeps_history: bool,
 }
 
 /// See the [module](self).
@@ -111,6 +117,8 @@ pub struct Engine {
     containers: Containers,
     queue: Queue,
     work: VecDeque<Work>,
+    /// `None`: no history is kept.
+    facts: Option<VecDeque<Fact>>,
     /// Images whose records said that the hash was pending, by the image in
     /// whose name it was asked for.
     told_pending: HashMap<ImageId, Vec<ImageId>>,
@@ -154,6 +162,7 @@ impl Engine {
             containers: Containers::new(setup.cgroups),
             queue: Queue::default(),
             work: VecDeque::new(),
+            facts: setup.keeps_history.then(VecDeque::new),
             told_pending: HashMap::new(),
             ready: Ready::default(),
             since_ns: setup.now_ns,
@@ -200,7 +209,10 @@ impl Engine {
                 }
             }
             Event::Attempt(attempt) => self.attempt(&attempt),
-            Event::Outcome(outcome) => self.connections.outcome(&outcome),
+            Event::Outcome(outcome) => {
+                self.connections.outcome(&outcome);
+                self.amend(&outcome);
+            }
             Event::Close(close) => self.connections.close(&close, &mut *self.accounts),
             Event::Use(event) => {
                 let key = self.connections.used(&event);
@@ -210,7 +222,10 @@ impl Engine {
                 let key = self.connections.accept(&event);
                 self.hold(key, &event.image);
             }
-            Event::Wire(event) => self.connections.wire(&event),
+            Event::Wire(event) => {
+                self.connections.wire(&event);
+                self.amend(&event);
+            }
             // Rows belong to the start; file rows are the inspector's.
             Event::TaskRow(_)
             | Event::SocketRow(_)
@@ -219,12 +234,15 @@ impl Engine {
             | Event::AskedRow(_)
             | Event::OpenRow(_) => {}
         }
+        let amended = self.images.amended();
+        self.tell_amended(&amended);
         self.take_news();
     }
 
     /// Takes in the end of a [`Work::Hash`].
     pub fn hash(&mut self, answer: Answer) {
         let changed = self.images.set_hash(&answer.id, answer.hash);
+        self.tell_amended(&changed);
         if let FileHash::Known { sha256, .. } = answer.hash {
             let live = |id: &ImageId| self.images.get(id).is_some_and(|i| i.ended_ns.is_none());
             let live = changed.into_iter().filter(live);
@@ -345,7 +363,12 @@ impl Engine {
 
     /// Tells the engine how far the time of day is from the time since boot.
     pub fn clock_is(&mut self, offset: Offset) {
+        let before = self.frame.clock.offset();
         self.frame.clock.follow(offset);
+        let now = self.frame.clock.offset();
+        if before != now {
+            self.note(Fact::Clock(now));
+        }
     }
 
     /// No event comes any more: attempts without outcome are told as unknown,
@@ -512,6 +535,7 @@ impl Engine {
             Item::Used(key, speaker) => Some((*key, Some(speaker.image))),
             _ => None,
         };
+        let news = self.facts.as_ref().map(|_| Tell::of(&what));
         let born = match &what {
             Item::Fork(id) | Item::Exec(id) | Item::Row(id) => Some(*id),
             _ => None,
@@ -560,27 +584,18 @@ impl Engine {
                 Some(image) => connection.tell_speaker(&image, sequence),
             }
         }
+        if let Some(news) = news {
+            self.tell(news, &record, at_ns);
+        }
         Some(record)
     }
 
     /// Puts the container of the cgroup that a record names into it.
     fn put_container(&self, record: &mut Record) {
-        let Some(procid) = &mut record.procid else {
-            return;
-        };
-        let cgroup = procid.cgroup.as_ref();
-        let Some(cgroup) = cgroup.and_then(|cgroup| cgroup.id.parse().ok()) else {
-            return;
-        };
-        match self.containers.get(cgroup) {
-            Within::Container(id) => record.container = Some(Id { id: id.to_string() }),
-            Within::NoContainer => {}
-            Within::Unknown => {
-                let reason = "its cgroup was gone before it was looked at";
-                procid
-                    .unknown
-                    .insert("container.id".to_owned(), reason.to_owned());
-            }
+        let procid = record.procid.as_ref();
+        let cgroup = procid.and_then(|procid| procid.cgroup.as_ref());
+        if let Some(cgroup) = cgroup.and_then(|cgroup| cgroup.id.parse().ok()) {
+            render::put_container(record, self.containers.get(cgroup));
         }
     }
 

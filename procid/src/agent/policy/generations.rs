@@ -39,6 +39,34 @@ impl Generations {
         });
     }
 
+    /// Puts one rule's name as it was kept; others of its policy are not known.
+    pub(in crate::agent) fn restore(
+        &mut self,
+        number: u64,
+        version: &Arc<str>,
+        rule: Option<(u32, &Arc<str>)>,
+    ) {
+        let known = self.0.iter().position(|it| it.number == number);
+        let at = known.unwrap_or_else(|| {
+            self.0.push_back(Generation {
+                number,
+                version: Arc::clone(version),
+                names: Arc::default(),
+            });
+            self.0.len() - 1
+        });
+        let Some((index, name)) = rule else { return };
+        let (Some(generation), Ok(index)) = (self.0.get_mut(at), usize::try_from(index)) else {
+            return;
+        };
+        let mut names = generation.names.to_vec();
+        if index >= names.len() {
+            names.resize(index + 1, Arc::from(""));
+        }
+        names[index] = Arc::clone(name);
+        generation.names = names.into();
+    }
+
     pub(in crate::agent) fn rule(&self, number: u64, index: u32) -> Option<RuleName> {
         let generation = self.0.iter().find(|it| it.number == number)?;
         Some(RuleName {

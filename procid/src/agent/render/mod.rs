@@ -5,6 +5,7 @@
 //! | [`process`] | process objects: identity, credentials, hash, parent |
 //! | [`connection`] | `connect`, `send`, `close` and rows of sockets |
 //! | [`lifecycle`] | `fork`, `exec`, `exit`, `hash` and rows of processes |
+//! | [`matching`] | what is known, against a question |
 //! | [`policy`] | `policy` |
 //! | [`report`] | `ready`, `loss` and what an answer covers |
 //!
@@ -14,18 +15,20 @@
 
 use crate::{
     agent::{clock::Clock, origin::Origin, policy::Generations, settings::Args},
-    identity::{entity::BootId, images::Images},
-    records::{self, Procid, Record},
+    identity::{containers::Within, entity::BootId, images::Images},
+    records::{self, Id, Procid, Record},
     time::rfc3339_ns,
 };
 
 mod connection;
 mod lifecycle;
+mod matching;
 mod policy;
 mod process;
 mod report;
 
 pub(super) use connection::{Telling, cgroup, community_id_of, pid, uid, verdict};
+pub(super) use matching::Seen;
 pub(super) use policy::PolicyNews;
 pub(super) use process::hex;
 pub(super) use report::{Ready, coverage};
@@ -84,7 +87,24 @@ impl Renderer<'_> {
     }
 }
 
+/// Puts a container into a record of who acted in it.
+pub(super) fn put_container(record: &mut Record, within: &Within) {
+    let Some(procid) = &mut record.procid else {
+        return;
+    };
+    match within {
+        _ if procid.cgroup.is_none() => {}
+        Within::Container(id) => record.container = Some(Id { id: id.to_string() }),
+        Within::NoContainer => {}
+        Within::Unknown => absent(
+            procid,
+            "container.id",
+            "its cgroup was gone before it was looked at",
+        ),
+    }
+}
+
 /// Notes why a field is absent.
-fn absent(procid: &mut Procid, field: &str, reason: &str) {
+pub(super) fn absent(procid: &mut Procid, field: &str, reason: &str) {
     procid.unknown.insert(field.to_owned(), reason.to_owned());
 }

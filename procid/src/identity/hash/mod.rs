@@ -49,6 +49,13 @@ impl Grade {
             Self::Named => "named",
         }
     }
+
+    /// The grade of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Kernel, Self::Gated, Self::Verified, Self::Named]
+            .into_iter()
+            .find(|grade| grade.name() == name)
+    }
 }
 
 /// Why there is no hash.
@@ -84,6 +91,22 @@ impl Missing {
             Self::Unsettled => "unsettled",
             Self::NoFile => "no-file",
         }
+    }
+
+    /// The reason of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [
+            Self::Gone,
+            Self::Changed,
+            Self::TooLarge,
+            Self::Unreadable,
+            Self::Pending,
+            Self::UntrustedFs,
+            Self::Unsettled,
+            Self::NoFile,
+        ]
+        .into_iter()
+        .find(|missing| missing.name() == name)
     }
 }
 

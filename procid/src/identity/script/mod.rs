@@ -65,6 +65,18 @@ impl Script {
         }))
     }
 
+    /// A script that was kept, and what was found of it.
+    pub fn restored(path: Vec<u8>, found: Found) -> Self {
+        let script = Self {
+            path,
+            found: OnceLock::new(),
+        };
+        if found.hash != FileHash::None(Missing::Pending) {
+            script.settle(found);
+        }
+        script
+    }
+
     /// What is known of its file; pending, where it is still looked for.
     pub fn found(&self) -> Found {
         self.found

@@ -50,6 +50,8 @@ pub enum Kind {
     Ips,
     /// An array of `{path, reason}`.
     Uncovered,
+    /// An array of `{from, to, count, cause}`.
+    Gaps,
     /// An object of keywords under names of their own.
     KeywordMap,
     /// An object of counts under names of their own.
@@ -165,9 +167,12 @@ impl Kind {
             Self::Errno => "an errno",
             Self::FlowId => "COOKIE.COUNT",
             Self::Device => "major:minor",
-            Self::Keywords | Self::KeywordsOrNone | Self::Texts | Self::Ips | Self::Uncovered => {
-                "an array"
-            }
+            Self::Keywords
+            | Self::KeywordsOrNone
+            | Self::Texts
+            | Self::Ips
+            | Self::Uncovered
+            | Self::Gaps => "an array",
             Self::KeywordMap | Self::LongMap => "an object",
         }
     }
@@ -359,6 +364,11 @@ pub const FIELDS: &[Field] = &[
     any("procid.coverage.from", Kind::Date),
     any("procid.coverage.to", Kind::Date),
     any("procid.coverage.lost", Kind::LongMap),
+    any("procid.coverage.gaps", Kind::Gaps),
     any("procid.coverage.uncovered", Kind::Uncovered),
-    one_of("procid.coverage.provenance", Kind::Keyword, PROVENANCES),
+    one_of(
+        "procid.coverage.provenance",
+        Kind::Keyword,
+        &["live", "history", "snapshot"],
+    ),
 ];

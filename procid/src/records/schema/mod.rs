@@ -101,6 +101,14 @@ fn check_value(path: &str, kind: Kind, allowed: &[&str], value: &Value, wrong: &
             }
             _ => wrong.push(format!("{path} is {value}, not an array")),
         },
+        Kind::Gaps => match value {
+            Value::Array(gaps) => {
+                for (at, gap) in gaps.iter().enumerate() {
+                    check_gap(&format!("{path}[{at}]"), gap, wrong);
+                }
+            }
+            _ => wrong.push(format!("{path} is {value}, not an array")),
+        },
         Kind::KeywordMap | Kind::LongMap => match value {
             Value::Object(entries) => {
                 let kind = if kind == Kind::LongMap {
@@ -160,6 +168,27 @@ fn check_uncovered(path: &str, value: &Value, wrong: &mut Vec<String>) {
             "{} is not a field of records",
             shown(&format!("{path}.{name}"))
         ));
+    }
+}
+
+fn check_gap(path: &str, value: &Value, wrong: &mut Vec<String>) {
+    let Value::Object(entries) = value else {
+        wrong.push(format!("{path} is {value}, not an object"));
+        return;
+    };
+    for name in ["to", "cause"] {
+        if !entries.contains_key(name) {
+            wrong.push(format!("{path}.{name} is missing"));
+        }
+    }
+    for (name, value) in entries {
+        let at = format!("{path}.{name}");
+        match name.as_str() {
+            "from" | "to" => check_scalar(&at, Kind::Date, &[], value, wrong),
+            "count" => check_scalar(&at, Kind::Long, &[], value, wrong),
+            "cause" => check_scalar(&at, Kind::Keyword, &[], value, wrong),
+            _ => wrong.push(format!("{} is not a field of records", shown(&at))),
+        }
     }
 }
 

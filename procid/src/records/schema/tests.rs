@@ -329,6 +329,12 @@ fn sample(kind: Kind) -> Value {
         Kind::Keywords | Kind::KeywordsOrNone | Kind::Texts => json!(["word"]),
         Kind::Ips => json!(["10.0.0.5"]),
         Kind::Uncovered => json!([{"path": "word", "reason": "word"}]),
+        Kind::Gaps => json!([{
+            "from": "2026-11-22T15:04:05.123456789Z",
+            "to": "2026-11-22T15:04:06.123456789Z",
+            "count": 7,
+            "cause": "word",
+        }]),
         Kind::KeywordMap => json!({"name": "word"}),
         Kind::LongMap => json!({"name": 7}),
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Any event, of few processes and few sockets, so that they meet.
-fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = Event> {
     let id = (8..12_u32, 1..3_u64).prop_map(|(tgid, self_exec_id)| ImageId {
         self_exec_id,
         ..image(tgid)

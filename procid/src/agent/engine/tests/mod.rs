@@ -19,12 +19,13 @@ use crate::{
     },
     flow::Query,
     identity::hash::{Grade, settle::Offset},
-    records::schema,
+    records::{Id, schema},
 };
 
 mod any;
 mod hash;
 mod life;
+mod past;
 mod policy;
 mod start;
 mod who;
@@ -55,7 +56,7 @@ fn engine() -> Engine {
     let mut origin = Origin::default();
     origin.ecs.version = crate::records::ECS_VERSION.to_owned();
     origin.host.boot = Some(Id {
-        id: "boot".to_owned(),
+        id: "01010101-0101-0101-0101-010101010101".to_owned(),
     });
     origin.agent.agent_type = "procid".to_owned();
     origin.agent.version = "0.1.0".to_owned();
@@ -69,6 +70,7 @@ fn engine() -> Engine {
         update_every: Duration::from_secs(300),
         accounts: Box::new(Ledger::default()),
         cgroups: Box::new(OneContainer),
+        keeps_history: true,
     })
 }
 

@@ -1,0 +1,183 @@
+//! What history was told, read back.
+
+use std::path::Path;
+
+use super::{any::event, *};
+use crate::{
+    agent::recall::recall,
+    flow::End,
+    history::{
+        Fact,
+        fixtures::{Kept, reader},
+    },
+};
+
+/// The facts that there are to tell.
+fn facts(engine: &mut Engine) -> Vec<Fact> {
+    std::iter::from_fn(|| engine.next_fact()).collect()
+}
+
+/// What memory answers, by what a record is.
+fn remembered(engine: &Engine, query: &Query) -> Vec<Value> {
+    let mut answer = engine.who(query);
+    answer.pop();
+    sorted(answer.iter().map(checked).collect())
+}
+
+/// What history answers, but for the reason why what is open has no end.
+fn recalled(directory: &Path, query: &Query) -> Vec<Value> {
+    let reader = reader(directory);
+    let runs = reader.runs().unwrap();
+    let answer = recall(&reader, query, &runs, |_, _| false).unwrap();
+    let records = answer.found.iter().map(|one| {
+        let mut record = checked(&one.record);
+        if let Some(unknown) = record.pointer_mut("/procid/unknown") {
+            let unknown = unknown.as_object_mut().unwrap();
+            let reason = unknown.get("event.end").and_then(Value::as_str);
+            if reason.is_some_and(|reason| reason.starts_with("it was open when")) {
+                unknown.remove("event.end");
+            }
+            if unknown.is_empty() {
+                record["procid"].as_object_mut().unwrap().remove("unknown");
+            }
+        }
+        record
+    });
+    sorted(records.collect())
+}
+
+fn sorted(mut records: Vec<Value>) -> Vec<Value> {
+    records.sort_by_key(|record| {
+        let at = |field: &str| {
+            record
+                .pointer(field)
+                .cloned()
+                .unwrap_or_default()
+                .to_string()
+        };
+        (
+            at("/@timestamp"),
+            at("/procid/flow_id"),
+            at("/process/entity_id"),
+            at("/procid/role"),
+        )
+    });
+    records
+}
+
+/// The records that only one of the two has.
+fn difference(recalled: &[Value], remembered: &[Value]) -> Option<String> {
+    let only = |these: &[Value], those: &[Value]| -> Vec<String> {
+        let only = these.iter().filter(|record| !those.contains(record));
+        only.map(Value::to_string).collect()
+    };
+    let differ = recalled != remembered;
+    differ.then(|| {
+        format!(
+            "history alone: {:#?}; memory alone: {:#?}",
+            only(recalled, remembered),
+            only(remembered, recalled)
+        )
+    })
+}
+
+/// Any question about what [`event`] makes.
+fn query() -> impl Strategy<Value = Query> {
+    let end = prop_oneof![
+        Just(":443"),
+        Just(":50000"),
+        Just("10.0.0.7"),
+        Just("10.0.0.7:443"),
+        Just("10.0.0.0/24"),
+        Just("10.0.0.5"),
+        Just("0.0.0.0/0"),
+        Just("::/0"),
+        Just("*"),
+    ]
+    .prop_map(|text| text.parse::<End>().unwrap());
+    let end = || prop::option::weighted(0.3, end.clone());
+    let time = || prop::option::weighted(0.2, 0..2000 * MS);
+    let real =
+        |ns: Option<u64>| ns.map(|ns| i64::try_from(NOW + ns).unwrap() + 1_700_000_000_000_000_000);
+    let words = |words: &'static [&'static str]| {
+        prop::option::weighted(0.2, prop::sample::select(words).prop_map(str::to_owned))
+    };
+    (
+        (end(), end(), end()),
+        (time(), time(), time()),
+        prop::option::weighted(0.2, 0..13_u32),
+        prop::option::weighted(0.2, prop::sample::select(vec![1000_u32, 1001])),
+        (
+            words(&["/usr/bin/cu\\x1brl", "cu\\x1brl", "curl"]),
+            words(&["ab", "abab", "a", "ff"]),
+            words(&["allow", "deny"]),
+            words(&["c0ffee", "01"]),
+        ),
+    )
+        .prop_map(move |(ends, times, pid, user, words)| Query {
+            either: ends.0,
+            source: ends.1,
+            destination: ends.2,
+            since: real(times.0),
+            until: real(times.1),
+            at: real(times.2),
+            pid,
+            user,
+            exe: words.0,
+            sha256: words.1,
+            verdict: words.2,
+            container: words.3,
+            ..Query::default()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever was seen, and whenever it was written: history gives the records
+    /// that memory gives, to any question.
+    #[test]
+    fn history_answers_what_memory_does(
+        steps in prop::collection::vec((event(), 0..5_u8, 0..300 * MS), 0..60),
+        queries in prop::collection::vec(query(), 12),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut engine = engine();
+        let mut kept = Kept::begin(directory.path(), &engine.run());
+        let mut now_ns = NOW;
+        for (event, then, after) in steps {
+            engine.event(event);
+            match then {
+                0 => hash_all(&mut engine, HASH),
+                1 => hash_all(&mut engine, FileHash::None(Missing::Gone)),
+                2 => {
+                    now_ns += after;
+                    engine.tick(now_ns);
+                    let row = close(2, 1, now_ns);
+                    engine.counts([Event::CountsRow(row)], now_ns);
+                }
+                3 => kept.write(facts(&mut engine), now_ns),
+                _ => {}
+            }
+            records(&mut engine);
+        }
+        engine.finish([]);
+        engine.tick(now_ns + HOLD_NS);
+        records(&mut engine);
+        kept.write(facts(&mut engine), now_ns + HOLD_NS);
+
+        let everything = Query::default();
+        let found = recalled(directory.path(), &everything);
+        prop_assert_eq!(difference(&found, &remembered(&engine, &everything)), None);
+        for query in queries {
+            // Beyond its last batch, history knows of nothing that is open.
+            let last = i64::try_from(now_ns).unwrap() + 1_700_000_000_000_000_000;
+            if [query.since, query.at].iter().flatten().any(|at| *at > last) {
+                continue;
+            }
+            let found = recalled(directory.path(), &query);
+            let differs = difference(&found, &remembered(&engine, &query));
+            prop_assert_eq!(differs, None, "{:?}", query);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Answers from history: the facts that were kept, rendered as the agent
+//! renders what it knows.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
+
+use procid_common::policy::NO_RULE;
+
+use super::{
+    clock::Clock,
+    engine::ANSWER_MAX,
+    origin::Origin,
+    policy::Generations,
+    render::{Frame, Renderer, Seen, Telling, absent, put_container},
+    settings::Args,
+};
+use crate::{
+    connections::{Judged, Key},
+    flow::Query,
+    history::{Reader, fact::Ruling, reader::PastRun, restore::PastFlow},
+    identity::images::{ANCESTRY_MAX, Images},
+    records::{ECS_VERSION, Ecs, Record},
+    time::rfc3339_ns,
+};
+
+pub mod coverage;
+#[cfg(test)]
+mod tests;
+
+/// A record of the past.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// When it happened, nanoseconds since the epoch.
+    pub at: i64,
+    pub key: Key,
+    /// `runs.id` of the run that saw it.
+    pub run: i64,
+    pub record: Record,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Oldest first.
+    pub found: Vec<Recalled>,
+    /// There was more, which is older.
+    pub is_cut: bool,
+}
+
+/// The connections of the past that match, and further images that used them;
+/// those that `skip` names are left out.
+///
+/// # Errors
+///
+/// Those of reading.
+pub fn recall(
+    reader: &Reader,
+    query: &Query,
+    runs: &[PastRun],
+    skip: impl Fn(&PastRun, &PastFlow) -> bool,
+) -> rusqlite::Result<Answer> {
+    let mut past: HashMap<i64, Past<'_>> = HashMap::new();
+    let mut seen = HashSet::new();
+    let mut answer = Answer::default();
+    reader.search(query, runs, &mut |id| {
+        let Some(flow) = reader.flow(id)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let Some(run) = runs.iter().find(|run| run.id == flow.run) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if skip(run, &flow) || !seen.insert((flow.run, flow.key)) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let past = past.entry(run.id).or_insert_with(|| Past::new(run));
+        past.learn(reader, &flow)?;
+        past.put(query, &flow, &mut answer.found);
+        answer.is_cut = answer.found.len() > ANSWER_MAX;
+        Ok(if answer.is_cut {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    answer.found.sort_by_key(|one| (one.at, one.key));
+    let over = answer.found.len().saturating_sub(ANSWER_MAX);
+    answer.found.drain(..over);
+    Ok(answer)
+}
+
+/// One run, as far as it is needed.
+struct Past<'a> {
+    run: &'a PastRun,
+    frame: Frame,
+    images: Images,
+    known: HashSet<i64>,
+}
+
+impl<'a> Past<'a> {
+    fn new(run: &'a PastRun) -> Self {
+        let of = &run.run;
+        Self {
+            run,
+            frame: Frame {
+                boot_id: of.boot_id,
+                origin: Origin {
+                    ecs: Ecs {
+                        version: ECS_VERSION.to_owned(),
+                    },
+                    host: of.host.clone(),
+                    agent: of.agent.clone(),
+                },
+                args: if of.keeps_args {
+                    Args::Full
+                } else {
+                    Args::None
+                },
+                clock: Clock::restored(of.first_offset, of.offset),
+                rules: Generations::default(),
+            },
+            images: Images::new(of.boot_id),
+            known: HashSet::new(),
+        }
+    }
+
+    /// Reads the images that a flow names, and those before them.
+    fn learn(&mut self, reader: &Reader, flow: &PastFlow) -> rusqlite::Result<()> {
+        for number in &flow.images {
+            let mut next = Some(*number);
+            for _ in 0..=ANCESTRY_MAX {
+                let Some(number) = next else { break };
+                if !self.known.insert(number) {
+                    break;
+                }
+                let Some(past) = reader.image(number)? else {
+                    break;
+                };
+                next = past.parent;
+                if let Some(image) = past.image {
+                    self.images.restore(image);
+                }
+            }
+        }
+        if let (Some(judged), Some(ruling)) = (flow.connection.judged.as_deref(), &flow.ruling) {
+            self.name_rule(judged, ruling);
+        }
+        Ok(())
+    }
+
+    fn name_rule(&mut self, judged: &Judged, ruling: &Ruling) {
+        let Some(policy) = &ruling.policy else {
+            return;
+        };
+        let rules = &mut self.frame.rules;
+        rules.restore(judged.generation, policy, None);
+        for (index, name) in [(judged.rule, &ruling.rule), (judged.audit, &ruling.audit)] {
+            if let Some(name) = name
+                && index != NO_RULE
+            {
+                rules.restore(judged.generation, policy, Some((index, name)));
+            }
+        }
+    }
+
+    /// Puts the records of a flow that match.
+    fn put(&self, query: &Query, flow: &PastFlow, found: &mut Vec<Recalled>) {
+        let renderer = Renderer {
+            frame: &self.frame,
+            images: &self.images,
+        };
+        let connection = &flow.connection;
+        let until = self.frame.clock.at(self.run.seen_ns);
+        let mut put = |at_ns: u64, record: Record| {
+            found.push(Recalled {
+                at: self.frame.clock.at(at_ns),
+                key: flow.key,
+                run: flow.run,
+                record,
+            });
+        };
+        let opened = Seen {
+            connection,
+            by: None,
+            within: &flow.within,
+            until: Some(until),
+        };
+        if renderer.is_answer(query, &opened) {
+            let mut record = renderer.connection(flow.key, connection, Telling::Answer);
+            put_container(&mut record, &flow.within);
+            if connection.ended_ns.is_none()
+                && let Some(procid) = &mut record.procid
+            {
+                let until = rfc3339_ns(until);
+                let reason = format!("it was open when procid last wrote its history, at {until}");
+                absent(procid, "event.end", &reason);
+            }
+            put(connection.started_ns, record);
+        }
+        for used in &flow.uses {
+            let speaker = &used.speaker;
+            let seen = Seen {
+                by: Some(speaker),
+                within: &used.within,
+                ..opened
+            };
+            if used.judged.is_none() && renderer.is_answer(query, &seen) {
+                let mut record = renderer.speaker(flow.key, connection, speaker);
+                put_container(&mut record, &used.within);
+                put(speaker.at_ns, record);
+            }
+        }
+    }
+}
