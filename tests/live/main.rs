@@ -18,6 +18,7 @@ mod files;
 mod flows;
 mod forged;
 mod gate;
+mod history;
 mod hung;
 mod identity;
 mod lineage;

@@ -7,29 +7,36 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::policy::{
-    ask::{Caller, Change, Changed, PolicyStatus, Refusal, Shown},
-    explain::{Explain, Explained},
+use super::{
+    policy::{
+        ask::{Caller, Change, Changed, PolicyStatus, Refusal, Shown},
+        explain::{Explain, Explained},
+    },
+    recall::join,
 };
 use crate::{
     flow::Query,
     gate, history,
-    records::{Record, Uncovered},
+    records::{Coverage, Gap, Record, Uncovered},
 };
+
+/// Longest wait until what memory has forgotten is in the history.
+const WRITE_TIME: Duration = Duration::from_secs(2);
 
 /// A question on its way to the agent's thread.
 #[derive(Debug)]
 pub enum Question {
-    /// Connections that match, oldest first, the last record being the
-    /// coverage record.
-    Who(Box<Query>, oneshot::Sender<Vec<Record>>),
+    /// Connections that match, of those in memory.
+    Who(Box<Query>, oneshot::Sender<Memory>),
     Status(oneshot::Sender<Status>),
     /// The images that run now, oldest first, the last record being the coverage
     /// record.
@@ -46,6 +53,22 @@ pub enum Question {
     Explain(Box<Explain>, oneshot::Sender<Result<Explained, Refusal>>),
     /// The policy in force.
     Policy(oneshot::Sender<Result<Shown, Refusal>>),
+}
+
+/// What memory answers to `who`.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Oldest first.
+    pub records: Vec<Record>,
+    pub coverage: Coverage,
+    /// The run that answers: its `agent.ephemeral_id`.
+    pub run: String,
+    /// What ended then or before may be forgotten; nanoseconds since boot.
+    pub forgotten_ns: u64,
+    /// Told when history has all that was known then; `None`: none is kept.
+    pub written: Option<oneshot::Receiver<()>>,
+    /// What history misses now.
+    pub gap: Option<Gap>,
 }
 
 /// The agent no longer runs.
@@ -83,6 +106,8 @@ impl AsFd for Waker {
 pub struct Handle {
     questions: mpsc::Sender<Question>,
     waker: Option<Waker>,
+    /// Where history is; one question at a time is read from it.
+    state_dir: Option<Arc<Mutex<PathBuf>>>,
 }
 
 impl Handle {
@@ -91,14 +116,24 @@ impl Handle {
         Self {
             questions,
             waker: None,
+            state_dir: None,
         }
     }
 
     /// To whom is to be woken for a question.
     pub fn waking(questions: mpsc::Sender<Question>, waker: Waker) -> Self {
         Self {
-            questions,
             waker: Some(waker),
+            ..Self::new(questions)
+        }
+    }
+
+    /// Answers from the history in that state directory too.
+    #[must_use]
+    pub fn with_history(self, state_dir: PathBuf) -> Self {
+        Self {
+            state_dir: Some(Arc::new(Mutex::new(state_dir))),
+            ..self
         }
     }
 
@@ -117,12 +152,25 @@ impl Handle {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Connections that match, in memory and in history, the last record being
+    /// the coverage record.
+    ///
     /// # Errors
     ///
     /// The agent has stopped.
     pub async fn who(&self, query: Query) -> Result<Vec<Record>, Stopped> {
-        self.ask(|sender| Question::Who(Box::new(query), sender))
+        let mut memory = self
+            .ask(|sender| Question::Who(Box::new(query.clone()), sender))
+            .await?;
+        let (Some(state_dir), Some(written)) = (&self.state_dir, memory.written.take()) else {
+            return Ok(join::memory_alone(&query, memory));
+        };
+        // What is not written in time is a gap that memory has told of.
+        let _late = tokio::time::timeout(WRITE_TIME, written).await;
+        let state_dir = Arc::clone(state_dir).lock_owned().await;
+        tokio::task::spawn_blocking(move || join::join(&state_dir, &query, memory))
             .await
+            .map_err(|_| Stopped)
     }
 
     /// # Errors

@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub mod coverage;
+pub mod join;
 #[cfg(test)]
 mod tests;
 
@@ -71,7 +72,7 @@ pub fn recall(
         let Some(run) = runs.iter().find(|run| run.id == flow.run) else {
             return Ok(ControlFlow::Continue(()));
         };
-        if skip(run, &flow) || !seen.insert((flow.run, flow.key)) {
+        if skip(run, &flow) || (!flow.is_denied_use && !seen.insert((flow.run, flow.key))) {
             return Ok(ControlFlow::Continue(()));
         }
         let past = past.entry(run.id).or_insert_with(|| Past::new(run));
@@ -187,7 +188,11 @@ impl<'a> Past<'a> {
             until: Some(until),
         };
         if renderer.is_answer(query, &opened) {
-            let mut record = renderer.connection(flow.key, connection, Telling::Answer);
+            let mut record = if flow.is_denied_use {
+                renderer.denied_use(flow.key, connection)
+            } else {
+                renderer.connection(flow.key, connection, Telling::Answer)
+            };
             put_container(&mut record, &flow.within);
             if connection.ended_ns.is_none()
                 && let Some(procid) = &mut record.procid
@@ -205,7 +210,7 @@ impl<'a> Past<'a> {
                 within: &used.within,
                 ..opened
             };
-            if used.judged.is_none() && renderer.is_answer(query, &seen) {
+            if renderer.is_answer(query, &seen) {
                 let mut record = renderer.speaker(flow.key, connection, speaker);
                 put_container(&mut record, &used.within);
                 put(speaker.at_ns, record);

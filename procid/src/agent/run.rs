@@ -166,9 +166,11 @@ pub fn run(
         has_hashed: false,
         stop,
     };
-    match agent.run(settings.policy.as_ref(), || {
-        on_ready(Handle::waking(ask, waker))
-    }) {
+    let mut handle = Handle::waking(ask, waker);
+    if settings.history.is_some() {
+        handle = handle.with_history(settings.state_dir.clone());
+    }
+    match agent.run(settings.policy.as_ref(), || on_ready(handle)) {
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
@@ -457,7 +459,9 @@ impl<W: Write> Agent<W> {
         // Who asked may have gone meanwhile.
         match question {
             Question::Who(query, sender) => {
-                let _gone = sender.send(self.engine.who(&query));
+                let mut memory = self.engine.memory(&query);
+                self.past.join(&mut memory);
+                let _gone = sender.send(memory);
             }
             Question::Processes(sender) => {
                 let _gone = sender.send(self.engine.processes());

@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::handle::{Question, Status},
+        agent::handle::{Memory, Question, Status},
         api::client::{Client, ClientError},
         records::{Coverage, Endpoint, Procid},
     };
@@ -285,12 +285,14 @@ mod tests {
             match question {
                 Question::Who(query, sender) => {
                     let port = query.destination.and_then(|end| end.port);
-                    let mut records: Vec<_> = (1..=3)
+                    let records = (1..=3)
                         .filter(|p| port.is_none_or(|port| port == *p))
                         .map(record)
                         .collect();
-                    records.push(coverage());
-                    let _gone = sender.send(records);
+                    let _gone = sender.send(Memory {
+                        records,
+                        ..Memory::default()
+                    });
                 }
                 Question::Status(sender) => {
                     let _gone = sender.send(Status {

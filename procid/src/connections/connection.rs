@@ -86,6 +86,23 @@ pub struct Speaker {
     pub hook: u32,
     /// `event.sequence` of the record that told of it.
     pub sequence: Option<NonZero<u64>>,
+    /// Its act was denied: this is it.
+    pub denied: Option<Box<Connection>>,
+}
+
+impl Speaker {
+    /// An act on a flow that goes on, which a rule denied.
+    pub fn of_denial(denied: Connection) -> Self {
+        Self {
+            image: denied.image,
+            actor: denied.actor,
+            at_ns: denied.started_ns,
+            flags: denied.flags,
+            hook: denied.hook,
+            sequence: denied.sequence,
+            denied: Some(Box::new(denied)),
+        }
+    }
 }
 
 /// What was seen of one flow. Small and without text: there may be 200,000.
@@ -313,8 +330,20 @@ impl Connection {
     /// Remembers the record that told of a speaker.
     pub fn tell_speaker(&mut self, image: &ImageId, sequence: Option<NonZero<u64>>) {
         let mut all = self.speakers.iter_mut().flat_map(|all| all.iter_mut());
-        if let Some(speaker) = all.find(|one| one.image == *image) {
+        if let Some(speaker) = all.find(|one| one.image == *image && one.denied.is_none()) {
             speaker.sequence = sequence;
+        }
+    }
+
+    /// The same of an act that was denied at that time.
+    pub fn tell_denied(&mut self, at_ns: u64, image: &ImageId, sequence: Option<NonZero<u64>>) {
+        let all = self.speakers.iter_mut().flat_map(|all| all.iter_mut());
+        let is_it = |one: &Speaker| one.at_ns == at_ns && one.image == *image;
+        if let Some(denied) = all
+            .filter(|one| is_it(one))
+            .find_map(|one| one.denied.as_mut())
+        {
+            denied.sequence = sequence;
         }
     }
 
@@ -370,14 +399,19 @@ impl Connection {
 
     /// The images that this connection's records name.
     pub fn images(&self) -> impl Iterator<Item = ImageId> {
+        self.named_by(|_| true)
+    }
+
+    /// Those of them that were let use it.
+    pub(super) fn users(&self) -> impl Iterator<Item = ImageId> {
+        self.named_by(|speaker| speaker.denied.is_none())
+    }
+
+    fn named_by(&self, which: impl Fn(&Speaker) -> bool) -> impl Iterator<Item = ImageId> {
+        let speakers = self.speakers.iter().flat_map(|all| all.iter());
         std::iter::once(self.image)
             .chain(self.others.iter().copied())
-            .chain(
-                self.speakers
-                    .iter()
-                    .flat_map(|all| all.iter())
-                    .map(|one| one.image),
-            )
+            .chain(speakers.filter(move |one| which(one)).map(|one| one.image))
             .filter(ImageId::is_known)
     }
 

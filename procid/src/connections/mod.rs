@@ -74,6 +74,17 @@ pub enum News {
     Forgotten(Box<Connection>),
 }
 
+/// What became of an act that was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It is a flow of its own, which has ended.
+    Flow(Key),
+    /// It is kept with the flow that it was tried on.
+    Use(Key),
+    /// It is told of, and not kept.
+    Told,
+}
+
 /// All flows known now.
 #[derive(Debug)]
 pub struct Connections {
@@ -139,33 +150,41 @@ impl Connections {
         Some(key)
     }
 
-    /// Takes in an act that a rule denied. Of a flow that goes on it is told and
-    /// not kept; else it is a flow that has ended. Returns the flow, where it is
-    /// kept.
-    pub fn denied(&mut self, attempt: &Attempt) -> Option<Key> {
+    /// Takes in an act that a rule denied: a flow that has ended, or where it was
+    /// an act on a flow that goes on, a use of that.
+    pub fn denied(&mut self, attempt: &Attempt) -> Denied {
         let at_ns = attempt.header.boot_ns;
-        let connection = Connection::of_denial(attempt);
-        let key = match attempt.flow {
-            0 => self.uncounted(attempt.cookie, &connection),
-            flow => Some(Key {
-                cookie: attempt.cookie,
-                flow,
-            }),
+        let denied = Connection::of_denial(attempt);
+        let named = Key {
+            cookie: attempt.cookie,
+            flow: attempt.flow,
         };
-        let key = key.filter(|key| !self.map.contains_key(key));
-        if let Some(key) = key {
-            self.insert(key, connection);
+        let key = match attempt.flow {
+            0 => self.uncounted(attempt.cookie, &denied),
+            _ => Some(named),
+        };
+        if let Some(key) = key.filter(|key| !self.map.contains_key(key)) {
+            self.insert(key, denied);
             self.end(key, at_ns);
             self.news.push_back(News::Opened(key));
-        } else {
-            let key = Key {
-                cookie: attempt.cookie,
-                flow: attempt.flow,
-            };
-            self.news
-                .push_back(News::Denied(Box::new((key, connection))));
+            return Denied::Flow(key);
         }
-        key
+        self.news
+            .push_back(News::Denied(Box::new((named, denied.clone()))));
+        let Some(connection) = self.map.get_mut(&named) else {
+            return Denied::Told;
+        };
+        let rule = |one: &Connection| one.judged.as_ref().map(|it| (it.generation, it.rule));
+        let speakers = connection.speakers.get_or_insert_default();
+        let is_known = speakers.iter().any(|one| {
+            let before = one.denied.as_deref();
+            one.image == denied.image && before.is_some_and(|before| rule(before) == rule(&denied))
+        });
+        if is_known || speakers.len() >= SPEAKERS_MAX {
+            return Denied::Told;
+        }
+        speakers.push(Speaker::of_denial(denied));
+        Denied::Use(named)
     }
 
     /// The oldest flow but the first of a socket that has too many, to be
@@ -222,7 +241,7 @@ impl Connections {
             self.news.push_back(News::Opened(key));
             return Some(key);
         };
-        if connection.images().any(|image| image == event.image) {
+        if connection.users().any(|image| image == event.image) {
             return None;
         }
         let speaker = Speaker {
@@ -232,6 +251,7 @@ impl Connections {
             flags: event.flags,
             hook: event.hook,
             sequence: None,
+            denied: None,
         };
         let speakers = connection.speakers.get_or_insert_default();
         let is_kept = speakers.len() < SPEAKERS_MAX;

@@ -346,7 +346,7 @@ fn what_was_denied_is_told_once_and_has_no_end() {
         ..attempt(cookie, flow, 0)
     };
     let mut connections = Connections::default();
-    assert_eq!(connections.denied(&denied(9, 1)), Some(KEY));
+    assert_eq!(connections.denied(&denied(9, 1)), Denied::Flow(KEY));
     assert_eq!(news(&mut connections), ["opened 9.1"]);
     let told = connections.get(&KEY).unwrap();
     assert_eq!(told.outcome, Outcome::Denied);
@@ -361,8 +361,24 @@ fn what_was_denied_is_told_once_and_has_no_end() {
     // A send that is denied on a flow that goes on.
     connections.attempt(&attempt(9, 2, 0));
     connections.outcome(&outcome(9, 2, 1, 0));
-    assert_eq!(connections.denied(&denied(9, 2)), None);
-    assert_eq!(news(&mut connections), ["opened 9.2", "denied 9.2"]);
     let second = Key { cookie: 9, flow: 2 };
-    assert_eq!(connections.get(&second).unwrap().ended_ns, None);
+    assert_eq!(connections.denied(&denied(9, 2)), Denied::Use(second));
+    assert_eq!(news(&mut connections), ["opened 9.2", "denied 9.2"]);
+    let connection = connections.get(&second).unwrap();
+    assert_eq!(connection.ended_ns, None);
+    // It is kept as a use, once for each image and rule.
+    assert_eq!(connections.denied(&denied(9, 2)), Denied::Told);
+    let other_rule = Attempt {
+        rule: 7,
+        ..denied(9, 2)
+    };
+    assert_eq!(connections.denied(&other_rule), Denied::Use(second));
+    assert_eq!(news(&mut connections), ["denied 9.2", "denied 9.2"]);
+    let connection = connections.get(&second).unwrap();
+    let speakers = connection.speakers.as_deref().unwrap();
+    let rules: Vec<_> = speakers
+        .iter()
+        .map(|one| one.denied.as_ref().unwrap().judged.as_ref().unwrap().rule)
+        .collect();
+    assert_eq!(rules, [0, 7]);
 }

@@ -9,7 +9,7 @@ use std::{
 use procid_common::image::ImageId;
 use tokio::sync::oneshot;
 
-use super::fact::{Fact, FlowFact, ImageFact, UseFact};
+use super::fact::{Fact, FlowFact, ImageFact, Told, UseFact};
 use crate::{
     connections::Key,
     identity::{containers::Within, hash::settle::Offset},
@@ -71,11 +71,18 @@ impl Batch {
     }
 
     fn flow(&mut self, fact: FlowFact) {
+        if fact.told == Told::Denied {
+            self.flows.push(fact);
+            return;
+        }
         match self.flows_at.get(&fact.key) {
             Some(&at) => {
                 let kept = &mut self.flows[at];
                 *kept = FlowFact {
-                    is_new: kept.is_new || fact.is_new,
+                    told: match kept.told {
+                        Told::New => Told::New,
+                        _ => fact.told,
+                    },
                     // Of the act: later it may be forgotten.
                     within: mem::replace(&mut kept.within, Within::Unknown),
                     ruling: kept.ruling.take().or(fact.ruling),

@@ -98,7 +98,7 @@ impl Bounds {
             Some(last) if is_full => last.started.saturating_add(LONG_NS).max(before),
             _ => before,
         };
-        if !is_full && !flows.first().is_some_and(|first| first.started < cut) {
+        if !is_full && flows.first().is_none_or(|first| first.started >= cut) {
             return self.remove_images(database, run, before, is_full);
         }
         let transaction =
@@ -194,9 +194,9 @@ impl Bounds {
             )?
             .collect::<Result<_>>()?;
         let is_old = |born: i64| born < before;
-        if !images
+        if images
             .first()
-            .is_some_and(|first| is_full || is_old(first.1))
+            .is_none_or(|first| !is_full && !is_old(first.1))
         {
             return Ok(Vec::new());
         }

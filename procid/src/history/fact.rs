@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 
 use crate::{
-    connections::{Connection, Judged, Key, Speaker},
+    connections::{Connection, Key, Speaker},
     identity::{containers::Within, entity::BootId, hash::settle::Offset, image::Image},
     records::{self, Record, Uncovered},
 };
@@ -55,23 +55,30 @@ pub struct ImageFact {
 #[derive(Clone, Debug)]
 pub struct FlowFact {
     pub key: Key,
-    /// It has not been told of before.
-    pub is_new: bool,
+    pub told: Told,
     pub connection: Connection,
     pub within: Within,
     pub ruling: Option<Box<Ruling>>,
 }
 
-/// A further image that used a flow, or was denied to.
+/// How a flow is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// For the first time.
+    New,
+    /// With what is new of it.
+    Again,
+    /// An act on a flow that goes on, which a rule denied: it stands beside it.
+    Denied,
+}
+
+/// A further image that used a flow.
 #[derive(Clone, Debug)]
 pub struct UseFact {
     /// The flow, for where it has not been told of.
     pub flow: FlowFact,
     pub speaker: Speaker,
-    /// What the policy said of it, where it was denied.
-    pub judged: Option<Box<Judged>>,
     pub within: Within,
-    pub ruling: Option<Box<Ruling>>,
 }
 
 /// See the [module](self).

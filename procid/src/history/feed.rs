@@ -133,6 +133,12 @@ impl Feed {
         self.shared.wants_images.swap(false, Ordering::Relaxed)
     }
 
+    /// The writer has taken all that was handed over.
+    #[cfg(test)]
+    pub(super) fn shared_is_empty(&self) -> bool {
+        self.shared.queued.load(Ordering::Relaxed) == 0
+    }
+
     pub fn state(&self) -> State {
         self.shared.with(|state| state.clone())
     }

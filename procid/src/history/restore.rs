@@ -37,18 +37,18 @@ pub struct PastFlow {
     pub connection: Connection,
     pub within: Within,
     pub ruling: Option<Ruling>,
+    /// An act that was denied on a flow that goes on.
+    pub is_denied_use: bool,
     pub uses: Vec<PastUse>,
     /// `images.id` of the images that it names.
     pub images: Vec<i64>,
 }
 
-/// A further image that used a flow, or was denied to.
+/// A further image that used a flow.
 #[derive(Clone, Debug)]
 pub struct PastUse {
     pub speaker: Speaker,
-    pub judged: Option<Judged>,
     pub within: Within,
-    pub ruling: Option<Ruling>,
 }
 
 /// An image, and its end.
@@ -107,13 +107,8 @@ impl Reader {
         }
         flow.connection.others = others.into();
         self.read_uses(&mut flow)?;
-        let allowed: Vec<Speaker> = flow
-            .uses
-            .iter()
-            .filter(|one| one.judged.is_none())
-            .map(|one| one.speaker.clone())
-            .collect();
-        flow.connection.speakers = (!allowed.is_empty()).then(|| Box::new(allowed));
+        let speakers: Vec<Speaker> = flow.uses.iter().map(|one| one.speaker.clone()).collect();
+        flow.connection.speakers = (!speakers.is_empty()).then(|| Box::new(speakers));
         Ok(Some(flow))
     }
 
@@ -152,18 +147,15 @@ impl Reader {
 
     fn read_uses(&self, flow: &mut PastFlow) -> Result<()> {
         let text = format!(
-            "SELECT {ACTOR}, {IMAGE}, {JUDGEMENT}, u.at, u.flags, u.hook, u.sequence \
+            "SELECT {ACTOR}, {IMAGE}, u.at, u.flags, u.hook, u.sequence \
              FROM uses u JOIN actors a ON a.id = u.actor LEFT JOIN images i ON i.id = a.image \
-             LEFT JOIN containers c ON c.id = a.container \
-             LEFT JOIN judgements j ON j.id = u.judgement WHERE u.flow = ?1 ORDER BY u.id"
+             LEFT JOIN containers c ON c.id = a.container WHERE u.flow = ?1 ORDER BY u.id"
         );
         let mut statement = self.database.prepare_cached(&text)?;
         let mut rows = statement.query([flow.id])?;
         while let Some(row) = rows.next()? {
             let (actor, within, number) = actor(row)?;
             let at = ACTOR_LEN + IMAGE_LEN;
-            let (judged, ruling) = judgement(row, at)?;
-            let at = at + JUDGEMENT_LEN;
             flow.images.extend(number);
             flow.uses.push(PastUse {
                 speaker: Speaker {
@@ -173,10 +165,9 @@ impl Reader {
                     flags: row.get(at + 1)?,
                     hook: row.get(at + 2)?,
                     sequence: sequence(row, at + 3)?,
+                    denied: None,
                 },
-                judged,
                 within,
-                ruling,
             });
         }
         Ok(())
@@ -244,6 +235,7 @@ fn flow(id: i64, row: &Row<'_>) -> Result<(PastFlow, Option<i64>)> {
         connection,
         within,
         ruling,
+        is_denied_use: marked & marks::USE != 0,
         uses: Vec::new(),
         images: number.into_iter().collect(),
     };

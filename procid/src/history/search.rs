@@ -189,9 +189,6 @@ impl Look<'_, '_> {
                 }
             }
         }
-        if self.wanted.is_noted {
-            ids.extend(self.noted_uses(from, to)?);
-        }
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.dedup();
         Ok(ids)
@@ -219,18 +216,6 @@ impl Look<'_, '_> {
             .database
             .prepare_cached(text)?
             .query_map(params_from_iter(values), |row| row.get(0))?
-            .collect()
-    }
-
-    /// Flows on which a use was denied.
-    fn noted_uses(&self, from: i64, to: i64) -> Result<Vec<i64>> {
-        self.reader
-            .database
-            .prepare_cached(
-                "SELECT flow FROM uses INDEXED BY uses_judged \
-                 WHERE judgement IS NOT NULL AND flow BETWEEN ?1 AND ?2",
-            )?
-            .query_map([from, to], |row| row.get(0))?
             .collect()
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{
 use super::{
     batch::Batch,
     bounds::Bounds,
-    fact::{FlowFact, Gap, ImageFact, Run, UseFact},
+    fact::{FlowFact, Gap, ImageFact, Run, Told, UseFact},
     feed::now,
     names::{Names, next_id},
     value::{LATE_NS, Stored, marks, ns, outcome_number},
@@ -239,10 +239,9 @@ impl Rows<'_> {
     /// Writes a flow, or what is new of one that is open; returns its number.
     fn flow(&mut self, fact: &FlowFact) -> Result<i64> {
         let connection = &fact.connection;
-        let known = if fact.is_new {
-            None
-        } else {
-            self.known_flow(&fact.key)?
+        let known = match fact.told {
+            Told::Again => self.known_flow(&fact.key)?,
+            Told::New | Told::Denied => None,
         };
         if let Some(id) = known {
             let ends = Ends::of(connection);
@@ -317,7 +316,11 @@ impl Rows<'_> {
         *self.newest_ns = started_ns.max(*self.newest_ns);
         let id = *self.next_flow;
         *self.next_flow += 1;
-        self.recent.put(fact.key, id);
+        if fact.told == Told::Denied {
+            marks |= marks::USE;
+        } else {
+            self.recent.put(fact.key, id);
+        }
         database
             .prepare_cached(
                 "INSERT INTO flows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, \
@@ -368,12 +371,10 @@ impl Rows<'_> {
         let speaker = &fact.speaker;
         let image = names.image(database, &speaker.image)?;
         let actor = names.actor(database, image, &speaker.actor, &fact.within)?;
-        let judgement =
-            names.judgement(database, fact.judged.as_deref(), fact.ruling.as_deref())?;
         database
             .prepare_cached(
-                "INSERT INTO uses (flow, actor, at, flags, hook, judgement, sequence) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO uses (flow, actor, at, flags, hook, sequence) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 flow,
@@ -381,7 +382,6 @@ impl Rows<'_> {
                 ns(speaker.at_ns),
                 speaker.flags,
                 speaker.hook,
-                judgement,
                 speaker.sequence.map(|number| ns(number.get())),
             ])?;
         Ok(())

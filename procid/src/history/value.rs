@@ -16,6 +16,8 @@ pub(super) mod marks {
     pub(crate) const LATE: i64 = 2;
     /// Denied, or noted as what would be.
     pub(crate) const NOTED: i64 = 4;
+    /// It stands beside the flow that it was tried on.
+    pub(crate) const USE: i64 = 8;
 }
 
 /// Flows are written in the order of their start, but for this long.

@@ -142,7 +142,8 @@ CREATE TABLE flows (
   started INTEGER NOT NULL,
   duration INTEGER,               -- NULL: it had not ended
   marks INTEGER NOT NULL,         -- 1: the end is that of its last descriptor;
-                                  -- 2: written late; 4: denied, or noted as such
+                                  -- 2: written late; 4: denied, or noted as such;
+                                  -- 8: denied on a flow that went on, beside it
   sent INTEGER,
   received INTEGER,
   outcome INTEGER NOT NULL,       -- 0 or errno; below 0: docs/HISTORY.md
@@ -171,7 +172,7 @@ CREATE TABLE holders (
 ) WITHOUT ROWID;
 CREATE INDEX holders_image ON holders (image);
 
--- Further images that used a flow, or were denied to.
+-- Further images that used a flow.
 CREATE TABLE uses (
   id INTEGER PRIMARY KEY,
   flow INTEGER NOT NULL,          -- flows.id
@@ -179,12 +180,10 @@ CREATE TABLE uses (
   at INTEGER NOT NULL,
   flags INTEGER NOT NULL,
   hook INTEGER NOT NULL,
-  judgement INTEGER,
   sequence INTEGER
 );
 CREATE INDEX uses_flow ON uses (flow);
 CREATE INDEX uses_actor ON uses (actor);
-CREATE INDEX uses_judged ON uses (judgement) WHERE judgement IS NOT NULL;
 
 -- Changes of the policy, as records.
 CREATE TABLE changes (
@@ -225,7 +224,7 @@ INSERT INTO removed VALUES (1, 0, 0, NULL);
 CREATE VIEW acts AS
 SELECT id AS flow, NULL AS use, actor, started AS at, judgement, sequence FROM flows
 UNION ALL
-SELECT flow, id, actor, at, judgement, sequence FROM uses;
+SELECT flow, id, actor, at, NULL, sequence FROM uses;
 
 -- A row for each connection and image that opened, accepted or used it.
 CREATE VIEW connections AS

@@ -3,7 +3,7 @@
 CREATE VIEW acts AS
 SELECT id AS flow, NULL AS use, actor, started AS at, judgement, sequence FROM flows
 UNION ALL
-SELECT flow, id, actor, at, judgement, sequence FROM uses;
+SELECT flow, id, actor, at, NULL, sequence FROM uses;
 
 -- A row for each connection and image that opened, accepted or used it.
 CREATE VIEW connections AS

@@ -264,3 +264,73 @@ fn sentence(error: &rusqlite::Error) -> String {
     };
     format!("the history is not written: {remedy}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use super::*;
+    use crate::history::fixtures::{reader, run};
+
+    const LIMITS: Limits = Limits {
+        size: 1 << 30,
+        age: Duration::from_secs(3600),
+    };
+
+    fn lost(at_ns: u64) -> Fact {
+        Fact::Lost(at_ns, BTreeMap::from([("ring".to_owned(), 1)]))
+    }
+
+    /// Waits until it is so, for a while.
+    fn until(what: impl Fn() -> bool) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            if what() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    #[test]
+    fn what_was_handed_over_is_written_when_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut feed, writer) = start(directory.path().to_owned(), run("run", 5), LIMITS).unwrap();
+        feed.put(lost(7));
+        feed.put(Fact::End(9));
+        feed.hand_over();
+        drop(feed);
+        writer.finish();
+        let reader = reader(directory.path());
+        assert_eq!(reader.missing().unwrap().losses.len(), 1);
+        assert_eq!(reader.runs().unwrap()[0].ended_ns, Some(9));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_held_then_dropped_and_the_gap_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path().join("later");
+        let (mut feed, writer) = start(state_dir.clone(), run("run", 5), LIMITS).unwrap();
+        assert!(until(|| feed.state().trouble.is_some()));
+        for at_ns in 0..HELD_MAX as u64 + 5 {
+            feed.put(lost(at_ns));
+            if at_ns % 1000 == 0 {
+                feed.hand_over();
+                assert!(until(|| feed.shared_is_empty()));
+            }
+        }
+        feed.hand_over();
+        assert!(until(|| feed.state().missed == 5));
+        fs::create_dir(&state_dir).unwrap();
+        assert!(until(|| feed.state().trouble.is_none()));
+        assert!(feed.wants_images());
+        drop(feed);
+        writer.finish();
+        let missing = reader(&state_dir).missing().unwrap();
+        assert_eq!(missing.losses.len(), HELD_MAX);
+        assert_eq!(missing.gaps.len(), 1);
+        assert_eq!(missing.gaps[0].count, Some(5));
+        assert!(missing.gaps[0].cause.contains("cannot be written"));
+    }
+}

@@ -7,7 +7,7 @@ use procid_common::image::ImageId;
 use super::Engine;
 use crate::{
     agent::{
-        handle::{Fill, Status},
+        handle::{Fill, Memory, Status},
         render::{self, Seen, Telling},
     },
     connections::{Connection, Speaker},
@@ -44,7 +44,7 @@ impl Engine {
             .iter()
             .map(|(_, key, connection, speaker)| match speaker {
                 None => renderer.connection(**key, connection, Telling::Answer),
-                Some(speaker) => renderer.speaker(**key, connection, speaker),
+                Some(speaker) => renderer.used(**key, connection, speaker),
             })
             .collect();
         for record in &mut records {
@@ -52,6 +52,26 @@ impl Engine {
         }
         records.push(render::coverage(self.coverage(over as u64)));
         records
+    }
+
+    /// The same, for an answer that history is to be joined to.
+    pub fn memory(&self, query: &Query) -> Memory {
+        let mut records = self.who(query);
+        let last = records.pop().and_then(|record| record.procid);
+        Memory {
+            records,
+            coverage: last.and_then(|procid| procid.coverage).unwrap_or_default(),
+            run: self
+                .frame
+                .origin
+                .agent
+                .ephemeral_id
+                .clone()
+                .unwrap_or_default(),
+            forgotten_ns: self.connections.since_ns(),
+            written: None,
+            gap: None,
+        }
     }
 
     /// The images that run now, oldest first, as [`Self::who`] gives connections.
@@ -134,6 +154,11 @@ impl Engine {
     }
 
     fn matches(&self, query: &Query, connection: &Connection, by: Option<&Speaker>) -> bool {
+        let denied = by.and_then(|speaker| speaker.denied.as_deref());
+        let (connection, by) = match denied {
+            Some(denied) => (denied, None),
+            None => (connection, by),
+        };
         let cgroup = by.map_or_else(
             || render::cgroup(connection),
             |speaker| Some(speaker.actor.cgroup),

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     agent::policy::family::family,
-    connections::{Accounts, Connections, Key, News, Outcome},
+    connections::{Accounts, Connections, Denied, Key, News, Outcome},
     decode::{Event, ExecFacts},
     history::Fact,
     identity::{
@@ -204,8 +204,10 @@ impl Engine {
             Event::Exec(facts) => self.exec(facts),
             Event::Exit(exit) => self.exit(&exit),
             Event::Attempt(attempt) if attempt.verdict == verdict::DENY => {
-                if let Some(key) = self.connections.denied(&attempt) {
-                    self.hold_images(key);
+                match self.connections.denied(&attempt) {
+                    Denied::Flow(key) => self.hold_images(key),
+                    Denied::Use(key) => self.hold(Some(key), &attempt.image),
+                    Denied::Told => {}
                 }
             }
             Event::Attempt(attempt) => self.attempt(&attempt),
@@ -535,6 +537,10 @@ impl Engine {
             Item::Used(key, speaker) => Some((*key, Some(speaker.image))),
             _ => None,
         };
+        let denied = match &what {
+            Item::Standalone(row) => Some((row.0, row.1.started_ns, row.1.image)),
+            _ => None,
+        };
         let news = self.facts.as_ref().map(|_| Tell::of(&what));
         let born = match &what {
             Item::Fork(id) | Item::Exec(id) | Item::Row(id) => Some(*id),
@@ -583,6 +589,11 @@ impl Engine {
                 None => connection.sequence = sequence,
                 Some(image) => connection.tell_speaker(&image, sequence),
             }
+        }
+        if let Some((key, at_ns, image)) = denied
+            && let Some(connection) = self.connections.get_mut(&key)
+        {
+            connection.tell_denied(at_ns, &image, NonZero::new(self.emitted));
         }
         if let Some(news) = news {
             self.tell(news, &record, at_ns);

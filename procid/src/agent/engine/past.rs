@@ -1,16 +1,16 @@
 //! What history is told: with each record, the facts that it was made of.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZero};
 
 use procid_common::{image::ImageId, socket};
 
 use super::{Engine, Item};
 use crate::{
     agent::settings::Args,
-    connections::{Connection, Judged, Key, Speaker},
+    connections::{Connection, Judged, Key, Outcome, Speaker},
     history::{
         Fact,
-        fact::{FlowFact, ImageFact, Ruling, Run, UseFact},
+        fact::{FlowFact, ImageFact, Ruling, Run, Told, UseFact},
     },
     records::Record,
 };
@@ -23,6 +23,7 @@ pub(super) enum Tell {
     New(Key),
     Again(Key),
     Used(Key, Box<Speaker>),
+    Denied(Box<(Key, Connection)>),
     Lost(BTreeMap<String, u64>),
     Change,
     Nothing,
@@ -40,6 +41,7 @@ impl Tell {
             Item::Used(key, speaker) => Self::Used(*key, speaker.clone()),
             Item::Loss(lost) => Self::Lost(lost.clone()),
             Item::Policy(_) => Self::Change,
+            Item::Standalone(row) if row.1.outcome == Outcome::Denied => Self::Denied(row.clone()),
             // A run is told as a whole. A socket without a name cannot be found again.
             Item::Ready(_) | Item::Standalone(_) => Self::Nothing,
         }
@@ -90,12 +92,14 @@ impl Engine {
         };
         let told = self.connections.get(&key);
         if told.is_some_and(|connection| connection.sequence.is_some()) {
-            self.tell_flow(key, false);
+            self.tell_flow(key, Told::Again);
         }
     }
 
     /// Tells what a record was made of, now that it has its number.
     pub(super) fn tell(&mut self, news: Tell, record: &Record, at_ns: u64) {
+        let sequence = record.event.as_ref().and_then(|event| event.sequence);
+        let sequence = sequence.and_then(NonZero::new);
         match news {
             Tell::Image(id, status) => {
                 let previous = self.images.get(&id).and_then(|image| image.previous);
@@ -105,25 +109,24 @@ impl Engine {
                 }
                 self.tell_image(&id, status);
             }
-            Tell::New(key) => self.tell_flow(key, true),
-            Tell::Again(key) => self.tell_flow(key, false),
+            Tell::New(key) => self.tell_flow(key, Told::New),
+            Tell::Again(key) => self.tell_flow(key, Told::Again),
             Tell::Used(key, mut speaker) => {
-                speaker.sequence = record
-                    .event
-                    .as_ref()
-                    .and_then(|event| event.sequence)
-                    .and_then(std::num::NonZero::new);
+                speaker.sequence = sequence;
                 if let Some(connection) = self.connections.get(&key) {
-                    let flow = self.flow_fact(key, connection, false);
+                    let flow = self.flow_fact(key, connection, Told::Again);
                     let within = self.containers.get(speaker.actor.cgroup).clone();
                     self.note(Fact::Use(Box::new(UseFact {
                         flow,
                         speaker: *speaker,
-                        judged: None,
                         within,
-                        ruling: None,
                     })));
                 }
+            }
+            Tell::Denied(mut row) => {
+                row.1.sequence = sequence;
+                let fact = self.flow_fact(row.0, &row.1, Told::Denied);
+                self.note(Fact::Flow(Box::new(fact)));
             }
             Tell::Lost(lost) => self.note(Fact::Lost(at_ns, lost)),
             Tell::Change => self.note(Fact::Changed(at_ns, Box::new(record.clone()))),
@@ -154,19 +157,22 @@ impl Engine {
         self.note(Fact::Image(Box::new(fact)));
     }
 
-    fn tell_flow(&mut self, key: Key, is_new: bool) {
+    fn tell_flow(&mut self, key: Key, told: Told) {
         if let Some(connection) = self.connections.get(&key) {
             // It may have been used by others before its outcome was known.
-            let is_new = is_new && connection.speakers.is_none();
-            let fact = self.flow_fact(key, connection, is_new);
+            let told = match told {
+                Told::New if connection.speakers.is_some() => Told::Again,
+                told => told,
+            };
+            let fact = self.flow_fact(key, connection, told);
             self.note(Fact::Flow(Box::new(fact)));
         }
     }
 
-    fn flow_fact(&self, key: Key, connection: &Connection, is_new: bool) -> FlowFact {
+    fn flow_fact(&self, key: Key, connection: &Connection, told: Told) -> FlowFact {
         FlowFact {
             key,
-            is_new,
+            told,
             connection: Connection {
                 // They are told one by one.
                 speakers: None,

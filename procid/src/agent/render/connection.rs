@@ -84,6 +84,30 @@ impl Renderer<'_> {
         record
     }
 
+    /// A use of a connection by another image than its opener, or one that was
+    /// denied.
+    pub(in crate::agent) fn used(
+        &self,
+        key: Key,
+        connection: &Connection,
+        speaker: &Speaker,
+    ) -> Record {
+        let Some(denied) = speaker.denied.as_deref() else {
+            return self.speaker(key, connection, speaker);
+        };
+        self.denied_use(key, denied)
+    }
+
+    /// An act that was denied on a connection that goes on: the record that told
+    /// of it.
+    pub(in crate::agent) fn denied_use(&self, key: Key, denied: &Connection) -> Record {
+        let mut record = self.connection(key, denied, Telling::Opened);
+        if let Some(event) = &mut record.event {
+            event.sequence = denied.sequence.map(std::num::NonZero::get);
+        }
+        record
+    }
+
     /// The first send of an image on a connection that another one opened.
     pub(in crate::agent) fn speaker(
         &self,

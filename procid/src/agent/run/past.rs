@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use tokio::sync::oneshot;
+
 use crate::{
-    agent::{engine::Engine, settings::Settings},
+    agent::{engine::Engine, handle::Memory, settings::Settings},
     history::{Fact, Feed, Limits, State, Writer, fact::Run, writer},
     identity::hash::settle::boot_now_ns,
+    records::Gap,
 };
 
 /// The agent's end of history.
@@ -53,6 +56,24 @@ impl Past {
             feed.put(fact);
         }
         feed.hand_over();
+    }
+
+    /// Says when history has all that is known now, and what it misses.
+    pub(super) fn join(&mut self, memory: &mut Memory) {
+        let Some((feed, _)) = &mut self.open else {
+            return;
+        };
+        let (sender, written) = oneshot::channel();
+        feed.put(Fact::Written(sender));
+        feed.hand_over();
+        memory.written = Some(written);
+        let state = feed.state();
+        memory.gap = state.trouble.map(|cause| Gap {
+            from: None,
+            to: memory.coverage.to.clone(),
+            count: Some(state.missed),
+            cause,
+        });
     }
 
     /// A clean end; returns when all is written, or cannot be.

@@ -9,7 +9,8 @@
 
 use std::{
     collections::HashSet,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -20,8 +21,10 @@ use super::{
     failure::{Code, Failure},
 };
 use crate::{
+    agent::recall::join,
     api::client::{Client, ClientError},
     flow::Query,
+    history::{Reader, reader::ReadError},
     records::{Coverage, Record},
     snapshot,
 };
@@ -41,8 +44,9 @@ const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Say which process image opened and used a connection, now or in the past.
 ///
-/// The running agent answers. With none, the kernel's socket table and /proc
-/// do: what is open now, marked `snapshot`. Exit code 1 when nothing matched.
+/// The running agent answers, from memory and from its history. With none, the
+/// kernel's socket table and /proc do: what is open now, marked `snapshot`.
+/// Exit code 1 when nothing matched.
 #[derive(Debug, clap::Args)]
 pub struct Who {
     #[command(flatten)]
@@ -57,6 +61,10 @@ pub struct Who {
     /// Print what matches, then what comes, until interrupted.
     #[arg(long, conflicts_with_all = ["until", "at"])]
     follow: bool,
+    /// Ask no agent, but the history in this state directory, such as a copy;
+    /// nothing in it is changed.
+    #[arg(long, value_name = "DIR", conflicts_with = "follow")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     socket: AgentSocket,
 }
@@ -70,6 +78,9 @@ impl Who {
             _ => Format::Text,
         };
         let mut printer = Printer::new(format, io::stdout().lock());
+        if let Some(state_dir) = &self.state_dir {
+            return from_history(state_dir, &query, &mut printer);
+        }
         let client = Client::new(self.socket.socket);
         let runtime = super::runtime()?;
         if self.follow {
@@ -128,6 +139,23 @@ async fn from_agent<W: Write>(
     Ok(printer.end(covered.as_ref())?)
 }
 
+/// What the history in a state directory knows.
+fn from_history<W: Write>(
+    state_dir: &Path,
+    query: &Query,
+    printer: &mut Printer<W>,
+) -> Result<Code, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("--state-dir: {error}"));
+    let reader = Reader::open(state_dir).map_err(|error| match &error {
+        ReadError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            Failure::refused(format!("--state-dir: {error}"))
+        }
+        _ => failed(&error),
+    })?;
+    let records = join::alone(&reader, query).map_err(|error| failed(&error))?;
+    print(&records, printer)
+}
+
 /// What is open now, of the kernel's socket table and /proc.
 fn from_kernel<W: Write>(query: &Query, printer: &mut Printer<W>) -> Result<Code, Failure> {
     let records = snapshot::who(query).map_err(|error| {
@@ -136,9 +164,13 @@ fn from_kernel<W: Write>(query: &Query, printer: &mut Printer<W>) -> Result<Code
              'procid run' or ask as root"
         ))
     })?;
+    print(&records, printer)
+}
+
+fn print<W: Write>(records: &[Record], printer: &mut Printer<W>) -> Result<Code, Failure> {
     printer.begin()?;
     let mut covered = None;
-    for record in &records {
+    for record in records {
         match coverage(record) {
             Some(coverage) => covered = Some(coverage),
             None => printer.record(record)?,
@@ -216,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::handle::{Handle, Question},
+        agent::handle::{Handle, Memory, Question},
         api::server,
         records::Procid,
     };
@@ -232,21 +264,15 @@ mod tests {
         }
     }
 
-    fn end() -> Record {
-        Record {
-            procid: Some(Box::new(Procid {
-                coverage: Some(Coverage::default()),
-                ..Procid::default()
-            })),
-            ..Record::default()
-        }
-    }
-
     /// Gives each question its prepared answer, then stops, as an agent does.
     async fn agent(mut questions: mpsc::Receiver<Question>, answers: Vec<Vec<Record>>) {
         for records in answers {
             if let Some(Question::Who(_, sender)) = questions.recv().await {
-                sender.send(records).unwrap();
+                let memory = Memory {
+                    records,
+                    ..Memory::default()
+                };
+                sender.send(memory).unwrap();
             }
         }
     }
@@ -265,9 +291,9 @@ mod tests {
         tokio::spawn(agent(
             receiver,
             vec![
-                vec![opened.clone(), end()],
-                vec![opened.clone(), spoken.clone(), end()],
-                vec![other.clone(), end()],
+                vec![opened.clone()],
+                vec![opened.clone(), spoken.clone()],
+                vec![other.clone()],
             ],
         ));
         let mut out = Vec::new();

@@ -137,7 +137,21 @@ fn lines(coverage: Option<&Coverage>) -> Vec<String> {
             printable(&u.reason)
         )
     });
-    std::iter::once(first).chain(uncovered).collect()
+    let gaps = coverage.gaps.iter().map(|gap| {
+        let to = local(&gap.to);
+        let span = match &gap.from {
+            Some(from) => format!("{} to {to}", local(from)),
+            None => format!("until {to}"),
+        };
+        let count = gap
+            .count
+            .map_or_else(String::new, |count| format!(", {count} facts"));
+        format!("missing {span}: {}{count}", printable(&gap.cause))
+    });
+    std::iter::once(first)
+        .chain(gaps)
+        .chain(uncovered)
+        .collect()
 }
 
 #[cfg(test)]

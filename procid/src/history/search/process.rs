@@ -14,7 +14,7 @@ const FLOWS_MAX: usize = 50_000;
 pub(super) struct Wanted {
     /// All flows that may be meant, newest first, where these are few.
     pub(super) few: Option<Vec<i64>>,
-    /// Only flows marked as denied or noted, and those with such uses.
+    /// Only flows marked as denied or noted.
     pub(super) is_noted: bool,
     /// What holds of the actor `a`, and its image `i`.
     condition: Option<String>,

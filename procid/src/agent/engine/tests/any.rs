@@ -17,7 +17,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         Just(flags::SUBFLOW),
     ];
     (
-        0..11_u8,
+        0..13_u8,
         id,
         1..6_u64,
         1..4_u32,
@@ -64,6 +64,16 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
                         event.flags |= flags::ACCEPTED;
                         Event::Accept(event)
                     }
+                }
+                10 | 11 => {
+                    let mut event = attempt(cookie, flow, at_ns);
+                    event.image = id;
+                    event.generation = 1;
+                    event.verdict = verdict::DENY;
+                    if what == 11 {
+                        event.flags |= flags::SEND;
+                    }
+                    Event::Attempt(event)
                 }
                 _ => Event::Close(close(cookie, flow - 1, at_ns)),
             }

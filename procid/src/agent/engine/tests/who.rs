@@ -121,6 +121,36 @@ fn who_finds_what_was_denied() {
 }
 
 #[test]
+fn who_finds_what_was_denied_on_a_connection_that_goes_on() {
+    let mut engine = engine_with_curl();
+    engine.event(Event::Attempt(attempt(9, 1, NOW)));
+    engine.event(Event::Outcome(outcome(9, 1, NOW, 0)));
+    let mut other = attempt(9, 1, NOW + 5);
+    other.image = image(11);
+    other.flags |= flags::SEND;
+    other.verdict = verdict::DENY;
+    other.generation = 3;
+    engine.event(Event::Attempt(other));
+    let told = records(&mut engine);
+    let denied = Query {
+        verdict: Some("deny".to_owned()),
+        ..Query::default()
+    };
+    let answer = engine.who(&denied);
+    assert_eq!(answer.len(), 2);
+    assert_eq!(checked(&answer[0]), told[1]);
+    assert_eq!(told[1]["procid"]["role"], "speaker");
+    assert_eq!(told[1]["procid"]["verdict"], "deny");
+    assert_eq!(engine.who(&Query::default()).len(), 3);
+    // Let through by a later policy, it is a speaker too.
+    let mut allowed = attempt(9, 1, NOW + 9);
+    allowed.image = image(11);
+    engine.event(Event::Use(allowed));
+    records(&mut engine);
+    assert_eq!(engine.who(&Query::default()).len(), 4);
+}
+
+#[test]
 fn a_container_is_its_cgroups() {
     let mut engine = engine_with_curl();
     for (cookie, cgroup) in [(7, 4242), (8, 42), (9, 99)] {
