@@ -133,10 +133,9 @@ impl Feed {
         self.shared.wants_images.swap(false, Ordering::Relaxed)
     }
 
-    /// The writer has taken all that was handed over.
-    #[cfg(test)]
-    pub(super) fn shared_is_empty(&self) -> bool {
-        self.shared.queued.load(Ordering::Relaxed) == 0
+    /// Facts that wait for the writer.
+    pub fn queued(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
     }
 
     pub fn state(&self) -> State {
