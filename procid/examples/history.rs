@@ -264,7 +264,10 @@ fn image(number: u64) -> Fact {
             fs_magic: 0xef53,
             flags: 0,
             path: Some(path.clone().into_bytes().into()),
-            args: Some(Arc::from([path.into_bytes(), format!("--job={number}").into_bytes()])),
+            args: Some(Arc::from([
+                path.into_bytes(),
+                format!("--job={number}").into_bytes(),
+            ])),
             actor: actor(number),
             born_ns: number * STEP_NS,
             ended_ns: None,
@@ -283,8 +286,8 @@ fn image(number: u64) -> Fact {
 
 /// Mixes the bits of a number: a fixed sequence without a pattern.
 fn mixed(number: u64) -> u64 {
-    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
 }
 
 fn connection(number: u64, has_ended: bool) -> Connection {

@@ -87,19 +87,20 @@ fn answer(output: &Output) -> (Vec<Value>, Value) {
     (records, last["procid"]["coverage"].clone())
 }
 
+/// Its source port: the other end, found open at a start, has it too.
 fn port(act: &Act) -> String {
-    format!(":{}", act.source.unwrap().port())
+    act.source.unwrap().port().to_string()
 }
 
-fn offline(state: &Path, question: &str) -> (Vec<Value>, Value) {
+fn offline(state: &Path, port: &str) -> (Vec<Value>, Value) {
     let mut who = Command::new(procid());
-    who.args(["who", "--json", question, "--state-dir"])
+    who.args(["who", "--json", "--sport", port, "--state-dir"])
         .arg(state);
     answer(&who.output().unwrap())
 }
 
-fn live(agent: &Agent, question: &str) -> (Vec<Value>, Value) {
-    answer(&agent.ask(&["who", "--json", question]))
+fn live(agent: &Agent, port: &str) -> (Vec<Value>, Value) {
+    answer(&agent.ask(&["who", "--json", "--sport", port]))
 }
 
 fn causes(coverage: &Value) -> Vec<&str> {

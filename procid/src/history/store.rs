@@ -464,8 +464,9 @@ fn marks(connection: &Connection) -> i64 {
     let noted = judged.is_some_and(|judged| judged.verdict != verdict::ALLOW);
     let is_released =
         connection.ended_ns.is_some() && connection.released_ns == connection.ended_ns;
-    i64::from(is_released) * marks::RELEASED
-        | i64::from(noted || connection.outcome == Outcome::Denied) * marks::NOTED
+    let is_noted = noted || connection.outcome == Outcome::Denied;
+    let mark = |is_so: bool, mark: i64| if is_so { mark } else { 0 };
+    mark(is_released, marks::RELEASED) | mark(is_noted, marks::NOTED)
 }
 
 /// Arguments as JSON, made harmless.
