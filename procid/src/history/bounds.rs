@@ -209,7 +209,7 @@ impl Bounds {
                 break;
             }
             self.images_from = number + 1;
-            if !ended.is_some_and(|ended| ended < before) || is_named(database, number)? {
+            if ended.is_none_or(|ended| ended >= before) || is_named(database, number)? {
                 continue;
             }
             for text in [

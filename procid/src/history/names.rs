@@ -50,11 +50,14 @@ const TABLES: [&str; 7] = [
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Program {
     path: Option<Arc<[u8]>>,
-    exe: Option<(u32, u64)>,
+    exe: Option<Place>,
     fs_magic: u32,
     hash: Hash,
-    script: Option<(Vec<u8>, Option<(u32, u64)>, Hash)>,
+    script: Option<(Vec<u8>, Option<Place>, Hash)>,
 }
+
+/// Device and inode.
+type Place = (u32, u64);
 
 /// A [`FileHash`] as the database keeps it.
 type Hash = (Option<[u8; 32]>, &'static str, Option<&'static str>);

@@ -286,7 +286,7 @@ mod tests {
         let second = record("02", "snapshot", Err(Some("run 2 ended")));
         // Still open.
         let third = record("03", "snapshot", Err(None));
-        let kept = merged(vec![third.clone(), second.clone(), first.clone()]);
+        let kept = merged(vec![third, second.clone(), first.clone()]);
         assert_eq!(kept.len(), 1);
         assert_eq!(provenance(&kept[0]), Some("live"));
         assert!(!has_no_end(&kept[0]));
@@ -298,7 +298,7 @@ mod tests {
         let event = kept[0].event.as_ref().unwrap();
         assert_eq!(event.end.as_deref(), Some("then"));
         // Its opener was never seen.
-        assert_eq!(merged(vec![second.clone()]), [second.clone()]);
+        assert_eq!(merged(vec![second.clone()]), std::slice::from_ref(&second));
         // Another boot, another peer, one that had ended.
         let mut boot = second.clone();
         boot.host.as_mut().unwrap().boot = Some(Id {
@@ -306,7 +306,7 @@ mod tests {
         });
         let mut peer = second.clone();
         peer.destination.as_mut().unwrap().port = Some(80);
-        assert_eq!(merged(vec![first.clone(), boot, peer]).len(), 3);
+        assert_eq!(merged(vec![first, boot, peer]).len(), 3);
         let ended = record("01", "live", Ok("then"));
         assert_eq!(merged(vec![ended, second]).len(), 2);
     }
