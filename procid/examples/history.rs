@@ -75,7 +75,7 @@ fn write(directory: &Path, connections: u64) -> Result<(), Box<dyn Error>> {
     };
     let (mut feed, writer) = writer::start(directory.to_owned(), run(), limits)?;
     let began = (cpu(ClockId::ProcessCPUTime), cpu(ClockId::ThreadCPUTime));
-    let mut records = 0;
+    let mut records: u64 = 0;
     for number in 0..connections {
         if number % OF_ONE_IMAGE == 0 {
             feed.put(image(number));
