@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
@@ -44,12 +44,16 @@ fn has_run(program: &Receiver<()>) -> bool {
 
 /// What stands still is ended, so that what waits for it goes on, and what
 /// comes after does not wait.
-fn goes_on_without(gate: &mut Gate, place: &std::path::Path) {
-    let waits: Vec<_> = (0..4)
-        .map(|number| run_aside(program(place, &format!("waits-{number}"))))
+fn goes_on_without(gate: &mut Gate, place: &Path) {
+    // All are written before one is started: what waits to be executed has
+    // inherited what was open for writing then.
+    let paths: Vec<_> = (0..4)
+        .map(|number| program(place, &format!("waits-{number}")))
         .collect();
+    let after = program(place, "after");
+    let waits: Vec<_> = paths.into_iter().map(run_aside).collect();
     assert!(waits.iter().all(has_run), "held up for good");
-    assert!(has_run(&run_aside(program(place, "after"))));
+    assert!(has_run(&run_aside(after)));
     gate.signal(Signal::CONT);
     let begun = Instant::now();
     while gate.count("open") == "true" {
@@ -144,7 +148,9 @@ fn a_full_queue_holds_nothing_up_and_is_counted() {
 #[test]
 fn what_a_full_queue_lets_through_is_unknown() {
     const QUEUE: usize = 4;
-    const PROGRAMS: usize = 12;
+    // Few, for they are to end before the watchdog does.
+    const PROGRAMS: usize = 8;
+    const EXEC: &str = "exec \"$0\" \"$@\"";
     on_own_file_system(|place| {
         let to = listener::Tcp::on("127.0.0.1:0");
         let arguments = ["--exec-gate", place.to_str().unwrap()];
@@ -163,8 +169,14 @@ fn what_a_full_queue_lets_through_is_unknown() {
             for copy in &copies {
                 let (sender, stage, address) = (sender.clone(), &stage, &address);
                 scope.spawn(move || {
-                    let connect = ["connect", "--reset", "--to", address];
-                    let acts = stage.start_file(copy, connect).finish().acts;
+                    // Started by a shell: what waits to be executed holds what it
+                    // has inherited, the pipes of the others' starts too.
+                    let copy = copy.to_str().unwrap();
+                    let connect = ["-c", EXEC, copy, "connect", "--reset", "--to", address];
+                    let acts = stage
+                        .start_file(Path::new("/bin/sh"), connect)
+                        .finish()
+                        .acts;
                     sender.send(acts[0].error).unwrap();
                 });
             }

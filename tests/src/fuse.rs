@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     ffi::OsStr,
-    fmt,
+    fmt, fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -23,6 +23,8 @@ use rustix::mount::{UnmountFlags, unmount};
 /// Nothing is remembered: each look is a question to the server.
 const TTL: Duration = Duration::ZERO;
 const FIRST_FILE: u64 = 2;
+/// What is mounted, in mount tables: with the number of the test run's process.
+const NAME: &str = "procid-test-";
 
 /// What the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ struct Shared {
     /// How many of them there are, by what they are about.
     about_content: AtomicUsize,
     others: AtomicUsize,
+    /// The processes that asked them.
+    askers: Mutex<Vec<u32>>,
 }
 
 struct Server(Arc<Shared>);
@@ -62,16 +66,19 @@ impl Fuse {
     /// When it cannot be mounted.
     #[must_use]
     pub fn mount(place: &Path, files: Vec<(String, Vec<u8>)>) -> Self {
+        remove_leftovers();
         let shared = Arc::new(Shared {
             files,
             mood: AtomicU8::new(Mood::Everything as u8),
             held: Mutex::default(),
             about_content: AtomicUsize::new(0),
             others: AtomicUsize::new(0),
+            askers: Mutex::default(),
         });
         let mut config = Config::default();
         config.acl = SessionACL::All;
-        config.mount_options = vec![MountOption::FSName("procid-test".to_owned())];
+        let name = format!("{NAME}{}", std::process::id());
+        config.mount_options = vec![MountOption::FSName(name)];
         let session = Session::new(Server(Arc::clone(&shared)), place, &config)
             .and_then(Session::spawn)
             .expect("FUSE can be mounted");
@@ -94,6 +101,12 @@ impl Fuse {
     pub fn unanswered(&self) -> (usize, usize) {
         let read = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
         (read(&self.shared.about_content), read(&self.shared.others))
+    }
+
+    /// Who asked them.
+    pub fn askers(&self) -> Vec<u32> {
+        let askers = self.shared.askers.lock();
+        askers.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -157,18 +170,28 @@ impl Shared {
 
 impl Server {
     /// The reply, if there is to be one.
-    fn metadata<R: Send + 'static>(&self, reply: R) -> Option<R> {
-        self.unless(Mood::Nothing, &self.0.others, reply)
+    fn metadata<R: Send + 'static>(&self, request: &Request, reply: R) -> Option<R> {
+        self.unless(Mood::Nothing, &self.0.others, request, reply)
     }
 
-    fn content<R: Send + 'static>(&self, reply: R) -> Option<R> {
-        self.unless(Mood::NoContent, &self.0.about_content, reply)
+    fn content<R: Send + 'static>(&self, request: &Request, reply: R) -> Option<R> {
+        self.unless(Mood::NoContent, &self.0.about_content, request, reply)
     }
 
-    fn unless<R: Send + 'static>(&self, mood: Mood, counter: &AtomicUsize, reply: R) -> Option<R> {
+    fn unless<R: Send + 'static>(
+        &self,
+        mood: Mood,
+        counter: &AtomicUsize,
+        request: &Request,
+        reply: R,
+    ) -> Option<R> {
         if self.0.mood.load(Ordering::SeqCst) < mood as u8 {
             return Some(reply);
         }
+        let askers = self.0.askers.lock();
+        let mut askers = askers.unwrap_or_else(PoisonError::into_inner);
+        askers.push(process_of(request.pid()));
+        drop(askers);
         // Dropped, it would be an error.
         self.0.held().push(Box::new(reply));
         counter.fetch_add(1, Ordering::SeqCst);
@@ -176,9 +199,31 @@ impl Server {
     }
 }
 
+/// Unmounts what test runs that were killed have left.
+fn remove_leftovers() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let run = fields.next().and_then(|name| name.strip_prefix(NAME));
+        if let (Some(run), Some(point)) = (run, fields.next())
+            && !Path::new("/proc").join(run).exists()
+        {
+            let _gone = unmount(point, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// The process of a thread, which is what the kernel tells.
+fn process_of(thread: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let told = lines.find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    told.unwrap_or(thread)
+}
+
 impl Filesystem for Server {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let Some(reply) = self.metadata(reply) else {
+    fn lookup(&self, request: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(reply) = self.metadata(request, reply) else {
             return;
         };
         let files = &self.0.files;
@@ -192,8 +237,8 @@ impl Filesystem for Server {
         }
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let Some(reply) = self.metadata(reply) else {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let Some(reply) = self.metadata(request, reply) else {
             return;
         };
         match self.0.attributes(ino) {
@@ -202,21 +247,21 @@ impl Filesystem for Server {
         }
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        if let Some(reply) = self.metadata(reply) {
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        if let Some(reply) = self.metadata(request, reply) {
             reply.statfs(0, 0, 0, 0, 0, 512, 255, 0);
         }
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if let Some(reply) = self.content(reply) {
+    fn open(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if let Some(reply) = self.content(request, reply) {
             reply.opened(FileHandle(0), FopenFlags::empty());
         }
     }
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -225,7 +270,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(reply) = self.content(reply) else {
+        let Some(reply) = self.content(request, reply) else {
             return;
         };
         let Some(content) = self.0.content(ino) else {
