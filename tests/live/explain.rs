@@ -32,11 +32,16 @@ fn explain(stage: &Stage, pid: u32, to: SocketAddr, transport: &str, further: &[
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Waits until the process runs that file.
+/// Waits until the process, which began as `enter`, runs that file as another
+/// program of it.
 fn wait_for_exec(program: &Program, image: &Image) {
     let start = Instant::now();
-    let link = format!("/proc/{}/exe", program.pid());
-    while fs::read_link(&link).ok().as_deref() != Some(&*image.path) {
+    let of_process = |file: &str| format!("/proc/{}/{file}", program.pid());
+    let enters = || {
+        let arguments = fs::read(of_process("cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).nth(1) == Some(b"enter")
+    };
+    while enters() || fs::read_link(of_process("exe")).ok().as_deref() != Some(&*image.path) {
         assert!(
             start.elapsed() < LIMIT,
             "no exec of {}",
