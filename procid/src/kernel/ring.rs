@@ -308,7 +308,8 @@ mod tests {
                 self.word(start + HEADER as u64 + 4 * word)
                     .store(value, Ordering::Relaxed);
             }
-            self.word(start).store((4 * words) | state, Ordering::Release);
+            self.word(start)
+                .store((4 * words) | state, Ordering::Release);
             let length = (HEADER as u64 + 4 * u64::from(words)).next_multiple_of(8);
             self.produced.store(start + length, Ordering::Release);
         }
