@@ -248,8 +248,8 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         };
     };
     scratch.question = question();
-    acts(scratch, Typed::current());
     let at = scratch.at;
+    procid_actor(at);
     let verdict = if procid_open(at) == 0 {
         scratch.verdict
     } else if ask(at, scratch.slot) {
@@ -263,6 +263,17 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         scratch: Some(scratch),
         verdict,
     }
+}
+
+/// Notes who acts now. A function of its own: each way through it would be one
+/// more through all that follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn procid_actor(at: u32) -> u32 {
+    if let Some(scratch) = scratch_at(at) {
+        acts(scratch, Typed::current());
+    }
+    1
 }
 
 /// Notes who acts: what every decision asks of him. (Of the current task they are

@@ -57,7 +57,7 @@ use crate::{
 };
 use btf::KernelTypes;
 use cgroups::{HostCgroups, NoCgroups};
-use hooks::{HOOKS, LENGTHS, LSM_SENDS, Role, WITHHOLD};
+use hooks::{HOOKS, Hook, LENGTHS, LSM_SENDS, Role, WITHHOLD};
 use iterators::{COUNTS, ITERATORS, iterator};
 use losses::Losses;
 use pins::Pins;
@@ -199,17 +199,20 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| {
             AttachError::new(format!("the kernel's BTF in {BTF_PATH}: {error}"))
         })?;
-        let (mut report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
-        report.unprotectable = match options.backend {
-            Backend::Cgroup => Some("it needs BPF LSM, and the backend is cgroup".to_owned()),
-            Backend::Auto | Backend::Lsm => protect::load(&mut ebpf, &btf).err(),
-        };
+        // All is loaded before the first hook is attached: what comes between the
+        // hooks and the snapshot is held back meanwhile.
         for iterator in &ITERATORS {
             iterator.load(&mut ebpf, &btf).map_err(|error| {
                 let name = iterator.program;
                 AttachError::new(format!("the {name} iterator was refused: {error:#}"))
             })?;
         }
+        let unprotectable = match options.backend {
+            Backend::Cgroup => Some("it needs BPF LSM, and the backend is cgroup".to_owned()),
+            Backend::Auto | Backend::Lsm => protect::load(&mut ebpf, &btf).err(),
+        };
+        let (mut report, links) = attach_hooks(&mut ebpf, &btf, options, cgroup.as_ref())?;
+        report.unprotectable = unprotectable;
         let [of_tags, of_held] = &COUNTS;
         let counts_tags = of_tags.load(&mut ebpf, &btf).is_ok();
         if !counts_tags {
@@ -542,10 +545,16 @@ fn attach_hooks(
     let mut report = Report::default();
     let mut links = Vec::new();
     let mut lsm = false;
-    for hook in HOOKS
+    let used: Vec<_> = HOOKS
         .iter()
         .filter(|hook| hook.used_by(options.backend, cgroup.is_some()))
-    {
+        .collect();
+    let is_certain = |hook: &&&Hook| !matches!(hook.role, Role::StandIn | Role::Withhold);
+    for hook in used.iter().filter(is_certain) {
+        // A refusal is told when it is attached.
+        let _refused = hook.load(ebpf, btf);
+    }
+    for hook in used {
         let is_spare = match hook.role {
             Role::StandIn => attached(&report, &LENGTHS),
             Role::Withhold => attached(&report, &[LSM_SENDS]),

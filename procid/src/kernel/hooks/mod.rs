@@ -15,7 +15,7 @@ use aya::{
     Btf, BtfError, Ebpf,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
-        CgroupSockAddr, FExit, Lsm, ProgramError, TracePoint,
+        CgroupSockAddr, FExit, Lsm, Program, ProgramError, TracePoint,
         links::{FdLink, LinkError},
     },
     util::KernelVersion,
@@ -110,8 +110,18 @@ impl Hook {
         }
     }
 
-    /// Loads and attaches the hook's program. `None`: the program holds its
-    /// link itself, because this kernel cannot pin it.
+    /// Loads the hook's program, unless it is loaded.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub(crate) fn load(&self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), Refusal> {
+        self.try_load(ebpf, btf)
+            .map_err(|error| Refusal::new(self, &error))
+    }
+
+    /// Attaches the hook's program, and loads it where it is not loaded. `None`:
+    /// the program holds its link itself, because this kernel cannot pin it.
     ///
     /// # Errors
     ///
@@ -122,30 +132,50 @@ impl Hook {
         btf: &Btf,
         cgroup: Option<&File>,
     ) -> Result<Option<FdLink>, Refusal> {
-        self.try_attach(ebpf, btf, cgroup)
+        self.try_load(ebpf, btf)
+            .and_then(|()| self.try_attach(ebpf, cgroup))
             .map_err(|error| Refusal::new(self, &error))
+    }
+
+    fn program_in<'a>(&self, ebpf: &'a mut Ebpf) -> Result<&'a mut Program, anyhow::Error> {
+        ebpf.program_mut(self.program)
+            .ok_or_else(|| anyhow::anyhow!("the eBPF object has no program {}", self.program))
+    }
+
+    fn try_load(&self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), anyhow::Error> {
+        let program = self.program_in(ebpf)?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        match self.attach {
+            Attach::Tracepoint(name) => {
+                <&mut BtfTracePoint>::try_from(program)?.load(name, btf)?;
+            }
+            Attach::Tracefs(..) => <&mut TracePoint>::try_from(program)?.load()?,
+            Attach::CgroupSockAddr => <&mut CgroupSockAddr>::try_from(program)?.load()?,
+            Attach::CgroupSock => <&mut CgroupSock>::try_from(program)?.load()?,
+            Attach::CgroupSkb(_) => <&mut CgroupSkb>::try_from(program)?.load()?,
+            Attach::Return(function) => <&mut FExit>::try_from(program)?.load(function, btf)?,
+            Attach::Lsm(name) => <&mut Lsm>::try_from(program)?.load(name, btf)?,
+        }
+        Ok(())
     }
 
     fn try_attach(
         &self,
         ebpf: &mut Ebpf,
-        btf: &Btf,
         cgroup: Option<&File>,
     ) -> Result<Option<FdLink>, anyhow::Error> {
-        let program = ebpf
-            .program_mut(self.program)
-            .ok_or_else(|| anyhow::anyhow!("the eBPF object has no program {}", self.program))?;
+        let program = self.program_in(ebpf)?;
         let cgroup = || cgroup.ok_or_else(|| anyhow::anyhow!("there is no cgroup v2"));
         let link = match self.attach {
-            Attach::Tracepoint(name) => {
+            Attach::Tracepoint(_) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(name, btf)?;
                 let id = program.attach()?;
                 program.take_link(id)?.into()
             }
             Attach::Tracefs(category, name) => {
                 let program: &mut TracePoint = program.try_into()?;
-                program.load()?;
                 let id = program.attach(category, name)?;
                 // https://github.com/torvalds/linux/commit/b89fbfbb854c
                 if KernelVersion::current()? < KernelVersion::new(5, 15, 0) {
@@ -155,31 +185,26 @@ impl Hook {
             }
             Attach::CgroupSockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;
-                program.load()?;
                 let id = program.attach(cgroup()?, CgroupAttachMode::Single)?;
                 owned(program.take_link(id)?)?
             }
             Attach::CgroupSock => {
                 let program: &mut CgroupSock = program.try_into()?;
-                program.load()?;
                 let id = program.attach(cgroup()?, CgroupAttachMode::Single)?;
                 owned(program.take_link(id)?)?
             }
             Attach::CgroupSkb(direction) => {
                 let program: &mut CgroupSkb = program.try_into()?;
-                program.load()?;
                 let id = program.attach(cgroup()?, direction, CgroupAttachMode::Single)?;
                 owned(program.take_link(id)?)?
             }
-            Attach::Return(function) => {
+            Attach::Return(_) => {
                 let program: &mut FExit = program.try_into()?;
-                program.load(function, btf)?;
                 let id = program.attach()?;
                 program.take_link(id)?.into()
             }
-            Attach::Lsm(name) => {
+            Attach::Lsm(_) => {
                 let program: &mut Lsm = program.try_into()?;
-                program.load(name, btf)?;
                 let id = program.attach()?;
                 program.take_link(id)?.into()
             }
