@@ -13,6 +13,7 @@ mod crowd;
 mod cut;
 mod decisions;
 mod elsewhere;
+mod events;
 mod explain;
 mod files;
 mod flows;

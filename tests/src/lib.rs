@@ -15,6 +15,7 @@
 //! | [`agent`] | runs of procid |
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
+//! | [`http`] | questions to its API by hand |
 //! | [`stage`] | all of these, set up for one test |
 
 pub mod agent;
@@ -23,6 +24,7 @@ pub mod cgroup;
 pub mod containers;
 pub mod fuse;
 pub mod gate;
+pub mod http;
 pub mod listener;
 pub mod lockout;
 pub mod names;

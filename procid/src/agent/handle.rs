@@ -22,6 +22,7 @@ use super::{
         explain::{Explain, Explained},
     },
     recall::join,
+    stream::Stream,
 };
 use crate::{
     flow::Query,
@@ -37,6 +38,9 @@ const WRITE_TIME: Duration = Duration::from_secs(2);
 pub enum Question {
     /// Connections that match, of those in memory.
     Who(Box<Query>, oneshot::Sender<Memory>),
+    /// Those that are open and match, oldest first, the last record being the
+    /// coverage record.
+    Connections(Box<Query>, oneshot::Sender<Vec<Record>>),
     Status(oneshot::Sender<Status>),
     /// The images that run now, oldest first, the last record being the coverage
     /// record.
@@ -106,16 +110,18 @@ impl AsFd for Waker {
 pub struct Handle {
     questions: mpsc::Sender<Question>,
     waker: Option<Waker>,
+    stream: Stream,
     /// Where history is; one question at a time is read from it.
     state_dir: Option<Arc<Mutex<PathBuf>>>,
 }
 
 impl Handle {
-    /// To whom waits for questions and nothing else.
+    /// To whom waits for questions and nothing else, and emits nothing.
     pub fn new(questions: mpsc::Sender<Question>) -> Self {
         Self {
             questions,
             waker: None,
+            stream: Stream::of_nothing(),
             state_dir: None,
         }
     }
@@ -128,6 +134,12 @@ impl Handle {
         }
     }
 
+    /// To one whose records are these.
+    #[must_use]
+    pub fn with_stream(self, stream: Stream) -> Self {
+        Self { stream, ..self }
+    }
+
     /// Answers from the history in that state directory too.
     #[must_use]
     pub fn with_history(self, state_dir: PathBuf) -> Self {
@@ -135,6 +147,11 @@ impl Handle {
             state_dir: Some(Arc::new(Mutex::new(state_dir))),
             ..self
         }
+    }
+
+    /// The records as they are emitted.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     async fn ask<T>(
@@ -171,6 +188,14 @@ impl Handle {
         tokio::task::spawn_blocking(move || join::join(&state_dir, &query, memory))
             .await
             .map_err(|_| Stopped)
+    }
+
+    /// # Errors
+    ///
+    /// The agent has stopped.
+    pub async fn connections(&self, query: Query) -> Result<Vec<Record>, Stopped> {
+        self.ask(|sender| Question::Connections(Box::new(query), sender))
+            .await
     }
 
     /// # Errors
@@ -261,6 +286,8 @@ pub struct Status {
     pub uncovered: Vec<Uncovered>,
     /// Records emitted so far.
     pub emitted: u64,
+    /// The same by action.
+    pub actions: BTreeMap<String, u64>,
     /// Records lost so far, by cause.
     pub lost: BTreeMap<String, u64>,
     /// Entries in use and capacity, by map or table.

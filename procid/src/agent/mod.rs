@@ -12,6 +12,7 @@
 //! | [`recall`] | answers from history |
 //! | [`handle`] | questions to the running agent, and their answers |
 //! | [`stop`] | whether it is to stop |
+//! | [`stream`] | every record as it is emitted, to who reads along |
 
 pub mod clock;
 pub mod engine;
@@ -23,5 +24,6 @@ mod render;
 mod run;
 pub mod settings;
 pub mod stop;
+pub mod stream;
 
 pub use run::{RunError, run};

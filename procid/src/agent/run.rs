@@ -24,6 +24,7 @@ use super::{
     policy::{Manager, ask::Refusal},
     settings::{PolicyFile, Settings},
     stop::Stop,
+    stream::stream,
 };
 use crate::{
     decode::{DecodeError, Event, decode, time_of},
@@ -122,6 +123,7 @@ pub fn run(
     let gate = Guard::new(&settings.exec_gate, &kernel);
     let capabilities = on_attached().map_err(RunError::Ready)?;
     let accounts = kernel.take_accounts()?;
+    let (tap, stream) = stream(origin.clone());
     let engine = Engine::new(Setup {
         boot_id,
         origin,
@@ -156,17 +158,18 @@ pub fn run(
         answers,
         questions,
         changes: VecDeque::new(),
-        out: Output::new(out, settings.json),
+        out: Output::new(out, settings.json, tap),
         past: Past::new(settings),
         capabilities,
         undecodable: 0,
         look_due_ns: 0,
+        refresh_due_ns: 0,
         keep: settings.keep,
         pins_wrong: Vec::new(),
         has_hashed: false,
         stop,
     };
-    let mut handle = Handle::waking(ask, waker);
+    let mut handle = Handle::waking(ask, waker).with_stream(stream);
     if settings.history.is_some() {
         handle = handle.with_history(settings.state_dir.clone());
     }
@@ -199,6 +202,7 @@ struct Agent<W> {
     capabilities: Vec<String>,
     undecodable: u64,
     look_due_ns: u64,
+    refresh_due_ns: u64,
     /// The policy stays in force after a clean stop.
     keep: bool,
     /// What was not well with pins at the last look.
@@ -424,6 +428,16 @@ impl<W: Write> Agent<W> {
         })
     }
 
+    /// What is told of open connections is as it is now, or was a second ago.
+    fn refresh(&mut self) {
+        let now_ns = boot_now_ns();
+        if now_ns >= self.refresh_due_ns {
+            self.refresh_due_ns = now_ns + LOOK_EVERY_NS;
+            let rows = self.counts();
+            self.engine.refresh(rows);
+        }
+    }
+
     fn losses(&mut self) {
         let mut totals = self.kernel.losses();
         totals.insert(UNDECODABLE, self.undecodable);
@@ -462,6 +476,10 @@ impl<W: Write> Agent<W> {
                 let mut memory = self.engine.memory(&query);
                 self.past.join(&mut memory);
                 let _gone = sender.send(memory);
+            }
+            Question::Connections(query, sender) => {
+                self.refresh();
+                let _gone = sender.send(self.engine.connections(&query));
             }
             Question::Processes(sender) => {
                 let _gone = sender.send(self.engine.processes());

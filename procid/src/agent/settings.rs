@@ -1,6 +1,6 @@
 //! What the command line and the config file ask of `procid run`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::history::Limits;
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub json: bool,
     pub state_dir: PathBuf,
     pub socket: PathBuf,
+    /// Where the metrics are served over TCP too; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The cgroup v2 directory to attach to; `None`: the root, wherever mounted.
     pub cgroup: Option<PathBuf>,
     pub backend: Backend,

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{access, parameters::Parameters};
+use super::{access, events, parameters::Parameters};
 use crate::{
     agent::{
         handle::Status,
@@ -72,6 +72,9 @@ pub struct Answer {
     pending: BytesMut,
     /// Bytes of `pending` known to hold no end of line.
     searched: usize,
+    /// How long the agent may take for the next record; `None`: as long as
+    /// nothing happens.
+    patience: Option<Duration>,
 }
 
 impl Client {
@@ -106,6 +109,32 @@ impl Client {
         self.answer("/v1/processes").await
     }
 
+    /// Connections that are open and match.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::who`].
+    pub async fn connections(&self, query: &Query) -> Result<Answer, ClientError> {
+        let parameters = serde_urlencoded::to_string(Parameters::from(query))
+            .map_err(|error| self.broken(error))?;
+        self.answer(&format!("/v1/connections?{parameters}")).await
+    }
+
+    /// Every record from now on, or behind one that was seen, until the agent
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`], and a place that the agent refuses.
+    pub async fn events(&self, from: &events::Parameters) -> Result<Answer, ClientError> {
+        let parameters = serde_urlencoded::to_string(from).map_err(|error| self.broken(error))?;
+        let answer = self.answer(&format!("/v1/events?{parameters}")).await?;
+        Ok(Answer {
+            patience: None,
+            ..answer
+        })
+    }
+
     async fn answer(&self, target: &str) -> Result<Answer, ClientError> {
         let response = self.get(target).await?;
         Ok(Answer {
@@ -113,6 +142,7 @@ impl Client {
             body: response.into_body(),
             pending: BytesMut::new(),
             searched: 0,
+            patience: Some(PATIENCE),
         })
     }
 
@@ -300,9 +330,12 @@ impl Answer {
                     .map_err(|error| broken(&self.socket, &error));
             }
             self.searched = self.pending.len();
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
-                .await
-                .map_err(|error| broken(&self.socket, &error))?;
+            let frame = match self.patience {
+                Some(patience) => tokio::time::timeout(patience, self.body.frame())
+                    .await
+                    .map_err(|error| broken(&self.socket, &error))?,
+                None => self.body.frame().await,
+            };
             match frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {

@@ -106,10 +106,15 @@ async fn change(
 
 fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    serde_json::from_slice(&body).map_err(|error| {
+    let refusal = |error: &dyn std::fmt::Display| {
         let sentence = format!("the body is not what this resource takes: {error}");
         Refusal(StatusCode::BAD_REQUEST, sentence)
-    })
+    };
+    // An array would be taken for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(refusal(&"it is no JSON object"));
+    }
+    serde_json::from_slice(&body).map_err(|error| refusal(&error))
 }
 
 impl From<ask::Refusal> for Refusal {

@@ -1,14 +1,17 @@
 //! Requests to answers: bounded in number, size and time.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Query as UrlQuery, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    extract::{
+        DefaultBodyLimit, Path, Query as UrlQuery, Request, State, rejection::QueryRejection,
+    },
+    http::{Method, StatusCode, header},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -18,16 +21,18 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
     task::JoinSet,
 };
 use tracing::{debug, warn};
 
 use super::{
     access::{self, Peer},
+    events, metrics,
     parameters::Parameters,
-    policy,
+    percent, policy,
+    slots::{self, Place, Slots},
 };
 use crate::{
     agent::{
@@ -38,18 +43,20 @@ use crate::{
     records::Record,
 };
 
-/// Connections served at a time; further ones wait in the socket's queue.
-const CONNECTIONS: usize = 16;
 /// A caller has this long to say what it wants.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// And this long to take its whole answer.
+/// And this long to take its whole answer, unless it reads along.
 const CONNECTION_TIME: Duration = Duration::from_secs(120);
+/// A reader of the metrics has this long in all.
+const METRICS_TIME: Duration = Duration::from_secs(10);
+/// Those that are being answered when the agent ends have this long to take it.
+const LAST_TIME: Duration = Duration::from_secs(1);
 /// Most bytes of a request's head.
 const REQUEST_BYTES: usize = 16 * 1024;
 /// Most bytes of a request's body: a policy.
 const BODY_BYTES: usize = 2 * POLICY_BYTES;
 
-/// Serves until `stop` is ready, then abandons what is unanswered.
+/// Serves until `stop` is ready, then finishes what can be finished at once.
 ///
 /// # Errors
 ///
@@ -59,38 +66,67 @@ pub async fn serve(
     handle: Handle,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let stream = handle.stream().clone();
+    tokio::spawn(async move { stream.pump().await });
     let router = router(handle);
     let own_uid = rustix::process::geteuid().as_raw();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Slots::default();
     let mut tasks = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let slot = tokio::select! {
-            () = &mut stop => return Ok(()),
-            slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
+        let accept = async {
+            let place = slots.place().await?;
+            Ok::<_, io::Error>((place, accept_result(listener.accept().await).await?))
         };
-        let stream = tokio::select! {
-            () = &mut stop => return Ok(()),
-            accepted = listener.accept() => accept_result(accepted).await?,
+        let (place, stream) = tokio::select! {
+            () = &mut stop => break,
+            accepted = accept => accepted?,
         };
         while tasks.try_join_next().is_some() {}
-        let Some(stream) = stream else { continue };
+        let Some((stream, _)) = stream else { continue };
         let router = router.clone();
+        let slots = slots.clone();
         tasks.spawn(async move {
-            if let Err(error) = connection(stream, router, own_uid).await {
+            if let Err(error) = connection(stream, router, own_uid, place, &slots).await {
                 debug!("API connection: {error}");
             }
-            drop(slot);
+        });
+    }
+    drop(listener);
+    let finished = async { while tasks.join_next().await.is_some() {} };
+    let _cut_off = tokio::time::timeout(LAST_TIME, finished).await;
+    Ok(())
+}
+
+/// Serves nothing but the metrics, to whoever connects, and never returns but
+/// with an error of accept(2).
+///
+/// # Errors
+///
+/// As [`serve`].
+pub async fn serve_metrics(listener: TcpListener, handle: Handle) -> io::Result<Infallible> {
+    let router = finish(metrics::router(), handle, "only /metrics is served here");
+    let slots = Slots::default();
+    loop {
+        let place = slots.place().await?;
+        let Some((stream, _)) = accept_result(listener.accept().await).await? else {
+            continue;
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let served = http(stream, router);
+            if let Err(error) = tokio::time::timeout(METRICS_TIME, served).await {
+                debug!("metrics connection: {error}");
+            }
+            drop(place);
         });
     }
 }
 
 /// Tells the errors of one connection, and those that pass, from the socket's.
-async fn accept_result(
-    accepted: io::Result<(UnixStream, tokio::net::unix::SocketAddr)>,
-) -> io::Result<Option<UnixStream>> {
+async fn accept_result<T>(accepted: io::Result<T>) -> io::Result<Option<T>> {
     let error = match accepted {
-        Ok((stream, _)) => return Ok(Some(stream)),
+        Ok(accepted) => return Ok(Some(accepted)),
         Err(error) => error,
     };
     match rustix::io::Errno::from_io_error(&error) {
@@ -109,55 +145,102 @@ async fn accept_result(
     }
 }
 
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 async fn connection(
     stream: UnixStream,
     router: Router,
     own_uid: u32,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    place: Place,
+    slots: &Slots,
+) -> Result<(), Failed> {
     let peer = stream.peer_cred()?;
     let peer = Peer {
         uid: peer.uid(),
         gid: peer.gid(),
         pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()),
     };
+    let Some(stay) = slots.stay(place, peer) else {
+        return Ok(slots::say_busy(&stream)?);
+    };
     let router = if access::served(peer, own_uid) {
-        router.layer(Extension(peer))
+        router
+            .layer(Extension(peer))
+            .layer(Extension(Arc::clone(&stay)))
     } else {
         warn!("the API refused uid {} gid {}", peer.uid, peer.gid);
         refusing()
     };
-    let served = http1::Builder::new()
+    tokio::select! {
+        served = http(stream, router) => served,
+        () = stay.is_over(CONNECTION_TIME) => Err("its time is over".into()),
+    }
+}
+
+async fn http<S>(stream: S, router: Router) -> Result<(), Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME)
         .max_buf_size(REQUEST_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::time::timeout(CONNECTION_TIME, served).await??;
-    Ok(())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await
+        .map_err(Failed::from)
+}
+
+/// Every resource: its method, its path, and what answers.
+pub(super) fn routes() -> Vec<(Method, &'static str, MethodRouter<Handle>)> {
+    // What takes no parameters is given none: a typing error is not to be a
+    // question that silently means something else.
+    let bare = |resource: MethodRouter<Handle>| resource.layer(from_fn(without_parameters));
+    vec![
+        (Method::GET, "/v1/status", bare(get(status))),
+        (Method::GET, "/v1/who", get(who)),
+        (Method::GET, "/v1/connections", get(connections)),
+        (Method::GET, "/v1/events", get(events::events)),
+        (Method::GET, "/v1/processes", bare(get(processes))),
+        (Method::GET, "/v1/processes/{entity_id}", bare(get(process))),
+        (Method::GET, "/v1/policy", bare(get(policy::show))),
+        (Method::GET, "/metrics", bare(get(metrics::metrics))),
+        (Method::POST, "/v1/policy/apply", bare(post(policy::apply))),
+        (
+            Method::POST,
+            "/v1/policy/explain",
+            bare(post(policy::explain)),
+        ),
+        (
+            Method::POST,
+            "/v1/policy/confirm",
+            bare(post(policy::confirm)),
+        ),
+        (
+            Method::POST,
+            "/v1/policy/revert",
+            bare(post(policy::revert)),
+        ),
+        (Method::POST, "/v1/block", bare(post(policy::block))),
+        (Method::POST, "/v1/unblock", bare(post(policy::unblock))),
+    ]
 }
 
 pub(super) fn router(handle: Handle) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/who", get(who))
-        .route("/v1/processes", get(processes))
-        .route("/v1/processes/{entity_id}", get(process))
-        .route("/v1/policy", get(policy::show))
-        .route("/v1/policy/apply", post(policy::apply))
-        .route("/v1/policy/explain", post(policy::explain))
-        .route("/v1/policy/confirm", post(policy::confirm))
-        .route("/v1/policy/revert", post(policy::revert))
-        .route("/v1/block", post(policy::block))
-        .route("/v1/unblock", post(policy::unblock))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .fallback(async || {
-            Refusal(
-                StatusCode::NOT_FOUND,
-                "there is no such resource; ask /v1/status, /v1/who, /v1/processes, \
-                 /v1/processes/ENTITY_ID or /v1/policy"
-                    .to_owned(),
-            )
-        })
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, resource)| {
+            router.route(path, resource)
+        });
+    let nothing = "there is no such resource; ask /v1/status, /v1/who, /v1/connections, \
+                   /v1/events, /v1/processes, /v1/processes/ENTITY_ID, /v1/policy or /metrics";
+    finish(router, handle, nothing)
+}
+
+/// What holds for every resource.
+fn finish(router: Router<Handle>, handle: Handle, nothing: &'static str) -> Router {
+    router
+        .fallback(async move || Refusal(StatusCode::NOT_FOUND, nothing.to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -165,7 +248,36 @@ pub(super) fn router(handle: Handle) -> Router {
                     .to_owned(),
             )
         })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(well_encoded))
         .with_state(handle)
+}
+
+async fn without_parameters(request: Request, next: Next) -> Response {
+    match request.uri().query() {
+        None | Some("") => next.run(request).await,
+        Some(_) => Refusal(
+            StatusCode::BAD_REQUEST,
+            "this resource takes no parameters; leave out the ? and what follows it".to_owned(),
+        )
+        .into_response(),
+    }
+}
+
+/// What cannot be decoded is not guessed at.
+async fn well_encoded(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let is_fine = |text: &str| percent::decodes(text.as_bytes());
+    if is_fine(uri.path()) && uri.query().is_none_or(is_fine) {
+        return next.run(request).await;
+    }
+    Refusal(
+        StatusCode::BAD_REQUEST,
+        "the address holds a % that is not followed by two hexadecimal digits, or bytes that \
+         are not UTF-8; write a literal % as %25"
+            .to_owned(),
+    )
+    .into_response()
 }
 
 /// What a caller gets that is not served, whatever it asks.
@@ -205,11 +317,23 @@ async fn who(
     State(handle): State<Handle>,
     parameters: Result<UrlQuery<Parameters>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let UrlQuery(parameters) =
-        parameters.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let query = Query::try_from(parameters)
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok(lines(handle.who(query).await?))
+    Ok(lines(handle.who(query_of(parameters)?).await?))
+}
+
+async fn connections(
+    State(handle): State<Handle>,
+    parameters: Result<UrlQuery<Parameters>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    Ok(lines(handle.connections(query_of(parameters)?).await?))
+}
+
+fn query_of(parameters: Result<UrlQuery<Parameters>, QueryRejection>) -> Result<Query, Refusal> {
+    let UrlQuery(parameters) = parameters.map_err(|error| bad_parameter(&error))?;
+    Query::try_from(parameters).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+pub(super) fn bad_parameter(error: &QueryRejection) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, error.body_text())
 }
 
 async fn processes(State(handle): State<Handle>) -> Result<Response, Refusal> {
@@ -219,11 +343,11 @@ async fn processes(State(handle): State<Handle>) -> Result<Response, Refusal> {
 /// A record a line. Each becomes text only when the caller takes it.
 fn lines(records: Vec<Record>) -> Response {
     let lines = stream::iter(records.into_iter().map(|record| line(&record)));
-    (
-        [(header::CONTENT_TYPE, "application/x-ndjson")],
-        Body::from_stream(lines),
-    )
-        .into_response()
+    ndjson(Body::from_stream(lines))
+}
+
+pub(super) fn ndjson(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 async fn process(
@@ -246,184 +370,4 @@ fn line(record: &Record) -> serde_json::Result<Bytes> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        sync::{mpsc, oneshot},
-    };
-
-    use super::*;
-    use crate::{
-        agent::handle::{Memory, Question, Status},
-        api::client::{Client, ClientError},
-        records::{Coverage, Endpoint, Procid},
-    };
-
-    fn record(port: u16) -> Record {
-        Record {
-            destination: Some(Endpoint {
-                port: Some(port),
-                ..Endpoint::default()
-            }),
-            ..Record::default()
-        }
-    }
-
-    fn coverage() -> Record {
-        Record {
-            procid: Some(Box::new(Procid {
-                coverage: Some(Coverage::default()),
-                ..Procid::default()
-            })),
-            ..Record::default()
-        }
-    }
-
-    /// An agent that knows connections to the ports 1 to 3 and one image.
-    async fn answer(mut questions: mpsc::Receiver<Question>) {
-        while let Some(question) = questions.recv().await {
-            match question {
-                Question::Who(query, sender) => {
-                    let port = query.destination.and_then(|end| end.port);
-                    let records = (1..=3)
-                        .filter(|p| port.is_none_or(|port| port == *p))
-                        .map(record)
-                        .collect();
-                    let _gone = sender.send(Memory {
-                        records,
-                        ..Memory::default()
-                    });
-                }
-                Question::Status(sender) => {
-                    let _gone = sender.send(Status {
-                        emitted: 7,
-                        ..Status::default()
-                    });
-                }
-                Question::Change(..) | Question::Explain(..) | Question::Policy(_) => {}
-                Question::Processes(sender) => {
-                    let _gone = sender.send(vec![record(8), coverage()]);
-                }
-                Question::Process(id, sender) => {
-                    let _gone = sender.send((id == "known").then(|| record(9)));
-                }
-            }
-        }
-    }
-
-    struct Running {
-        directory: tempfile::TempDir,
-        stop: oneshot::Sender<()>,
-        server: tokio::task::JoinHandle<io::Result<()>>,
-    }
-
-    impl Running {
-        fn start() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let listener = UnixListener::bind(directory.path().join("s")).unwrap();
-            let (questions, receiver) = mpsc::channel(8);
-            tokio::spawn(answer(receiver));
-            let (stop, stopped) = oneshot::channel();
-            let server = tokio::spawn(serve(listener, Handle::new(questions), async {
-                let _stop = stopped.await;
-            }));
-            Self {
-                directory,
-                stop,
-                server,
-            }
-        }
-
-        fn client(&self) -> Client {
-            Client::new(self.directory.path().join("s"))
-        }
-
-        async fn raw(&self, request: &[u8]) -> String {
-            let mut stream = UnixStream::connect(self.directory.path().join("s"))
-                .await
-                .unwrap();
-            stream.write_all(request).await.unwrap();
-            let mut answer = Vec::new();
-            // A server that refuses without reading all may reset.
-            let _reset = stream.read_to_end(&mut answer).await;
-            String::from_utf8(answer).unwrap()
-        }
-    }
-
-    #[tokio::test]
-    async fn questions_reach_the_agent_and_answers_come_back() {
-        let running = Running::start();
-        let client = running.client();
-        assert_eq!(client.status().await.unwrap().emitted, 7);
-        let query = Query {
-            destination: Some(crate::flow::End {
-                address: None,
-                port: Some(2),
-            }),
-            ..Query::default()
-        };
-        let mut answer = client.who(&query).await.unwrap();
-        assert_eq!(answer.next().await.unwrap(), Some(record(2)));
-        assert_eq!(answer.next().await.unwrap(), Some(coverage()));
-        assert_eq!(answer.next().await.unwrap(), None);
-        assert_eq!(client.process("known").await.unwrap(), Some(record(9)));
-        let mut answer = client.processes().await.unwrap();
-        assert_eq!(answer.next().await.unwrap(), Some(record(8)));
-        assert_eq!(answer.next().await.unwrap(), Some(coverage()));
-        assert_eq!(answer.next().await.unwrap(), None);
-        assert_eq!(client.process("a/../b?c").await.unwrap(), None);
-
-        running.stop.send(()).unwrap();
-        running.server.await.unwrap().unwrap();
-        assert!(matches!(
-            client.status().await,
-            Err(ClientError::NoAgent { .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_answered_is_refused_in_a_sentence() {
-        let running = Running::start();
-        for (target, code, sentence) in [
-            ("GET /v1/nothing", "404", "there is no such resource"),
-            (
-                "GET /v1/processes/unknown",
-                "404",
-                "no image with this entity id",
-            ),
-            ("POST /v1/who", "405", "GET for all else"),
-            (
-                "GET /v1/who?dst=nowhere",
-                "400",
-                "`nowhere` is not an address",
-            ),
-            ("GET /v1/who?dest=:443", "400", "unknown field `dest`"),
-        ] {
-            let request = format!("{target} HTTP/1.1\r\nhost: procid\r\n\r\n");
-            let answer = running.raw(request.as_bytes()).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
-            assert!(answer.contains("{\"error\":\""), "{answer}");
-            assert!(answer.contains(sentence), "{answer}");
-        }
-        let long = format!("GET /v1/who?exe={} HTTP/1.1\r\n", "x".repeat(64 * 1024));
-        let answer = running.raw(long.as_bytes()).await;
-        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_is_not_served_gets_403() {
-        let (near, mut far) = tokio::io::duplex(4096);
-        tokio::spawn(
-            http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(near), TowerToHyperService::new(refusing())),
-        );
-        far.write_all(b"GET /v1/status HTTP/1.1\r\nhost: procid\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        far.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-        assert!(answer.contains("the group procid are served"), "{answer}");
-    }
-}
+mod tests;

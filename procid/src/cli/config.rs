@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,6 +40,10 @@ pub struct Options {
     /// Where the agent answers, mode 0660 root:procid [default: /run/procid/procid.sock].
     #[arg(long, value_name = "PATH", env = "PROCID_SOCKET")]
     socket: Option<PathBuf>,
+    /// Serve /metrics for Prometheus on this TCP address too, to whoever can
+    /// connect, such as 127.0.0.1:9464 [default: on the socket only].
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
     /// The cgroup v2 directory to watch [default: the root, wherever mounted].
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -126,6 +131,7 @@ impl Options {
                 .or(file.state_dir)
                 .unwrap_or_else(|| STATE_DIR.into()),
             socket: self.socket.or(file.socket).unwrap_or_else(|| SOCKET.into()),
+            metrics: self.metrics.or(file.metrics),
             cgroup: self.cgroup.or(file.cgroup),
             backend: self
                 .backend

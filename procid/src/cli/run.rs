@@ -1,10 +1,15 @@
 //! `procid run`: the agent in the foreground.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustix::fs::Mode;
 use sd_notify::NotifyState;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -43,7 +48,8 @@ impl Run {
         state_dir::prepare(&settings.state_dir)?;
         let mut bound = socket::bind(&settings.socket)?;
         let listener = bound.take().ok_or_else(|| no_loop("its socket is gone"))?;
-        let service = Service::new(listener).map_err(no_loop)?;
+        let metrics = settings.metrics.map(metrics_listener).transpose()?;
+        let (service, ending) = Service::new(listener, metrics).map_err(no_loop)?;
 
         let policy = settings.policy.as_ref().map(|file| file.path.clone());
         let stop = Arc::new(Stop::default());
@@ -60,6 +66,7 @@ impl Run {
             },
             stop,
         );
+        ending.finish();
         drop(bound);
         match done {
             Ok(()) => Ok(Code::Done),
@@ -93,6 +100,21 @@ impl From<BindError> for Failure {
             Self::usage(error.to_string())
         }
     }
+}
+
+/// Listens on the address of `--metrics`.
+fn metrics_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| {
+            Failure::refused(format!(
+                "--metrics {address}: {error}; give an address of this host that is free"
+            ))
+        })?;
+    if !address.ip().is_loopback() {
+        warn!("whoever can reach {address} can read the metrics");
+    }
+    Ok(listener)
 }
 
 fn no_loop(error: impl std::fmt::Display) -> Failure {

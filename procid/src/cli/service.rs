@@ -6,10 +6,12 @@
 
 use std::{
     io,
+    net::TcpListener,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use rustix::thread::CapabilitySet;
@@ -34,14 +36,36 @@ use crate::{
     api::server,
 };
 
+/// Longest wait for the last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// The API and the signals, not started yet.
 #[derive(Debug)]
 pub struct Service {
     runtime: Runtime,
     listener: tokio::net::UnixListener,
+    metrics: Option<tokio::net::TcpListener>,
+    end: oneshot::Receiver<()>,
+    done: mpsc::SyncSender<()>,
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+}
+
+/// The way to end a service.
+#[derive(Debug)]
+pub struct Ending {
+    end: oneshot::Sender<()>,
+    done: mpsc::Receiver<()>,
+}
+
+impl Ending {
+    /// The agent has ended: who reads along or waits for an answer gets what
+    /// there is. Returns at once where the service was never started.
+    pub fn finish(self) {
+        let _never_started = self.end.send(());
+        let _too_late = self.done.recv_timeout(LAST_ANSWERS);
+    }
 }
 
 impl Service {
@@ -50,21 +74,28 @@ impl Service {
     /// # Errors
     ///
     /// Of making the event loop.
-    pub fn new(listener: UnixListener) -> io::Result<Self> {
+    pub fn new(listener: UnixListener, metrics: Option<TcpListener>) -> io::Result<(Self, Ending)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let context = runtime.enter();
         let listener = tokio::net::UnixListener::from_std(listener)?;
+        let metrics = metrics.map(tokio::net::TcpListener::from_std).transpose()?;
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let hangup = signal(SignalKind::hangup())?;
         drop(context);
-        Ok(Self {
+        let (end, ended) = oneshot::channel();
+        let (done, is_done) = mpsc::sync_channel(1);
+        let service = Self {
             runtime,
             listener,
+            metrics,
+            end: ended,
+            done,
             interrupt,
             terminate,
             hangup,
-        })
+        };
+        Ok((service, Ending { end, done: is_done }))
     }
 
     /// Serves in a thread of its own, without any capability. The first signal
@@ -91,21 +122,30 @@ impl Service {
         let Self {
             runtime,
             listener,
+            metrics,
+            end,
+            done,
             mut interrupt,
             mut terminate,
             mut hangup,
         } = self;
         runtime.block_on(async {
-            // Never sent: the API serves until the process ends.
-            let (_keep, never) = oneshot::channel::<()>();
             let api = tokio::spawn(server::serve(listener, handle.clone(), async {
-                let _never = never.await;
+                let _end = end.await;
             }));
-            tokio::spawn(async {
+            tokio::spawn(async move {
                 if let Ok(Err(error)) = api.await {
                     error!("the API has stopped: {error}; restart procid to ask it again");
                 }
+                let _nobody_waits = done.try_send(());
             });
+            if let Some(metrics) = metrics {
+                let handle = handle.clone();
+                tokio::spawn(async {
+                    let Err(error) = server::serve_metrics(metrics, handle).await;
+                    error!("the metrics are no longer served over TCP: {error}");
+                });
+            }
             tokio::spawn(async move {
                 while hangup.recv().await.is_some() {
                     reload(&handle, policy.as_deref()).await;

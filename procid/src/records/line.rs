@@ -28,6 +28,16 @@ pub fn header(style: Style) -> String {
     header_at(style, &Zoned::now())
 }
 
+/// Whether a record belongs in the table: connections do, and what the agent
+/// says of itself. The births and ends of every process of the host would
+/// drown them; `--json` has them all.
+pub fn is_for_people(record: &Record) -> bool {
+    let Some(event) = &record.event else {
+        return true;
+    };
+    !matches!(event.action.as_str(), "fork" | "exec" | "exit" | "hash")
+}
+
 /// One record as a line, without a line end. Times are local; those of another
 /// day show the date instead of milliseconds.
 pub fn line(record: &Record, style: Style) -> String {

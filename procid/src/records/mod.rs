@@ -315,6 +315,9 @@ pub struct Procid {
     /// `loss`: records lost since the last one, by cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<std::collections::BTreeMap<String, u64>>,
+    /// `loss` of one reader of the event stream: the records it missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
     /// Last record of a `who` answer: what the answer could have missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,
@@ -411,6 +414,14 @@ pub struct PolicyChange {
 pub struct Uncovered {
     pub path: String,
     pub reason: String,
+}
+
+/// Sequences, both included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Missed {
+    pub from: u64,
+    pub to: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

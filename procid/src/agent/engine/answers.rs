@@ -26,8 +26,21 @@ const OVER_LIMIT: &str = "over-answer-limit";
 impl Engine {
     /// Connections that match, and further images that used them, oldest first; the last record is the coverage.
     pub fn who(&self, query: &Query) -> Vec<Record> {
+        self.answer(query, Telling::Answer)
+    }
+
+    /// The same of those that are open, with what they have sent and received as
+    /// it was last [counted](Self::refresh).
+    pub fn connections(&self, query: &Query) -> Vec<Record> {
+        self.answer(query, Telling::Counted)
+    }
+
+    fn answer(&self, query: &Query, telling: Telling) -> Vec<Record> {
         let mut found = Vec::new();
         for (key, connection) in self.connections.iter() {
+            if telling == Telling::Counted && connection.ended_ns.is_some() {
+                continue;
+            }
             if self.matches(query, connection, None) {
                 found.push((connection.started_ns, key, connection, None));
             }
@@ -43,7 +56,7 @@ impl Engine {
         let mut records: Vec<Record> = found[over..]
             .iter()
             .map(|(_, key, connection, speaker)| match speaker {
-                None => renderer.connection(**key, connection, Telling::Answer),
+                None => renderer.connection(**key, connection, telling),
                 Some(speaker) => renderer.used(**key, connection, speaker),
             })
             .collect();
@@ -122,6 +135,7 @@ impl Engine {
             backend: self.ready.backend.clone(),
             uncovered: self.ready.uncovered.clone(),
             emitted: self.emitted,
+            actions: self.actions.clone(),
             lost: self.lost.clone(),
             fill: BTreeMap::from([
                 (
@@ -131,6 +145,10 @@ impl Engine {
                 (
                     "images".to_owned(),
                     fill(self.images.len(), self.images.capacity()),
+                ),
+                (
+                    "images-live".to_owned(),
+                    fill(self.images.live().count(), self.images.capacity()),
                 ),
             ]),
             ..Status::default()

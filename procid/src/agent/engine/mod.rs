@@ -132,6 +132,8 @@ pub struct Engine {
     update_due_ns: u64,
     sweep_due_ns: u64,
     emitted: u64,
+    /// The same by action.
+    actions: BTreeMap<String, u64>,
     /// Totals by cause, as the kernel side and the run loop count them.
     lost: BTreeMap<String, u64>,
     /// Totals that `loss` records have told.
@@ -169,6 +171,7 @@ impl Engine {
             now_ns: setup.now_ns,
             retire_due_ns: setup.now_ns,
             emitted: 0,
+            actions: BTreeMap::new(),
             lost: BTreeMap::new(),
             told_lost: BTreeMap::new(),
         }
@@ -331,6 +334,11 @@ impl Engine {
         self.connections
             .end_gone(|cookie| there.contains(&cookie), at_ns, &mut *self.accounts);
         self.take_news();
+    }
+
+    /// Takes in what all live sockets have counted so far, and tells nothing.
+    pub fn refresh(&mut self, rows: impl IntoIterator<Item = Event>) {
+        self.take_counts(rows, None);
     }
 
     /// Tells what the flows that began before `before_ns` have counted; returns
@@ -577,6 +585,12 @@ impl Engine {
         self.emitted += 1;
         if let Some(event) = &mut record.event {
             event.sequence = Some(self.emitted);
+            match self.actions.get_mut(&event.action) {
+                Some(count) => *count += 1,
+                None => {
+                    self.actions.insert(event.action.clone(), 1);
+                }
+            }
         }
         if let Some(id) = born {
             self.images.tell(&id, NonZero::new(self.emitted));

@@ -33,6 +33,8 @@ pub(in crate::agent) enum Telling {
     Closed,
     /// All of it, to who asks.
     Answer,
+    /// The same, with what has been counted so far.
+    Counted,
 }
 
 impl Renderer<'_> {
@@ -43,7 +45,7 @@ impl Renderer<'_> {
         telling: Telling,
     ) -> Record {
         let ended_ns = connection.ended_ns.map(std::num::NonZero::get);
-        let is_act = matches!(telling, Telling::Opened | Telling::Answer);
+        let is_act = !matches!(telling, Telling::Update(_) | Telling::Closed);
         let mut record = self.record(&Head {
             action: match telling {
                 Telling::Closed => "close",
@@ -67,7 +69,13 @@ impl Renderer<'_> {
         if is_act && let Some(judged) = connection.judged.as_deref() {
             self.put_judged(&mut record, &mut procid, judged);
         }
-        if telling != Telling::Opened && (telling != Telling::Answer || ended_ns.is_some()) {
+        let tells_bytes = match telling {
+            Telling::Opened => false,
+            Telling::Answer => ended_ns.is_some(),
+            Telling::Counted => connection.sent.is_some() || connection.received.is_some(),
+            Telling::Update(_) | Telling::Closed => true,
+        };
+        if tells_bytes {
             put_bytes(&mut record, &mut procid, connection);
         }
         if let Some(event) = &mut record.event
@@ -76,7 +84,7 @@ impl Renderer<'_> {
             self.put_times(event, &mut procid, connection);
         }
         if let Some(event) = &mut record.event
-            && telling == Telling::Answer
+            && matches!(telling, Telling::Answer | Telling::Counted)
         {
             event.sequence = connection.sequence.map(std::num::NonZero::get);
         }

@@ -2,23 +2,16 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use crate::records::{
-    Record,
-    line::{Style, header, line},
+use crate::{
+    agent::stream::Tap,
+    records::{
+        Record,
+        line::{Style, header, is_for_people, line},
+    },
 };
 
 /// Output is handed over in pieces of about this many bytes.
 const PIECE: usize = 256 * 1024;
-
-/// Whether a record belongs in the table: connections do, and what the agent
-/// says of itself. The births and ends of every process of the host would
-/// drown them; `--json` has them all.
-fn is_for_people(record: &Record) -> bool {
-    let Some(event) = &record.event else {
-        return true;
-    };
-    !matches!(event.action.as_str(), "fork" | "exec" | "exit" | "hash")
-}
 
 /// Records as bytes, handed over in pieces.
 pub(super) struct Output<W> {
@@ -26,10 +19,11 @@ pub(super) struct Output<W> {
     json: bool,
     style: Style,
     buffer: Vec<u8>,
+    tap: Tap,
 }
 
 impl<W: Write> Output<W> {
-    pub(super) fn new(out: W, json: bool) -> Self {
+    pub(super) fn new(out: W, json: bool, tap: Tap) -> Self {
         let style = Style {
             colour: !json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
@@ -43,15 +37,20 @@ impl<W: Write> Output<W> {
             json,
             style,
             buffer,
+            tap,
         }
     }
 
     pub(super) fn put(&mut self, record: &Record) -> io::Result<()> {
         if self.json {
+            let start = self.buffer.len();
             serde_json::to_writer(&mut self.buffer, record)?;
-        } else if !is_for_people(record) {
-            return Ok(());
+            self.tap.put(record, self.buffer.get(start..))?;
         } else {
+            self.tap.put(record, None)?;
+            if !is_for_people(record) {
+                return Ok(());
+            }
             self.buffer
                 .extend_from_slice(line(record, self.style).as_bytes());
         }
@@ -63,6 +62,7 @@ impl<W: Write> Output<W> {
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.tap.flush();
         if self.buffer.is_empty() {
             return Ok(());
         }

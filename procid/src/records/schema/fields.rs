@@ -361,6 +361,8 @@ pub const FIELDS: &[Field] = &[
     any("procid.hooks", Kind::KeywordsOrNone),
     any("procid.uncovered", Kind::Uncovered),
     any("procid.lost", Kind::LongMap),
+    any("procid.missed.from", Kind::Long),
+    any("procid.missed.to", Kind::Long),
     any("procid.coverage.from", Kind::Date),
     any("procid.coverage.to", Kind::Date),
     any("procid.coverage.lost", Kind::LongMap),
