@@ -39,4 +39,5 @@ mod start;
 mod storm;
 mod unseen;
 mod use_cases;
+mod watch;
 mod who;

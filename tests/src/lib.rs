@@ -16,6 +16,7 @@
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
 //! | [`http`] | questions to its API by hand |
+//! | [`terminal`] | a program in a terminal of its own |
 //! | [`stage`] | all of these, set up for one test |
 
 pub mod agent;
@@ -33,6 +34,7 @@ pub mod records;
 pub mod rooted;
 pub mod scratch;
 pub mod stage;
+pub mod terminal;
 pub mod truth;
 pub mod unseen;
 pub mod way;

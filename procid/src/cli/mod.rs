@@ -8,6 +8,7 @@
 //! | [`state_dir`] | where it keeps its state |
 //! | [`privilege`] | which capabilities it needs to attach and keeps after |
 //! | [`who`] | `procid who`: which image is speaking on a connection |
+//! | [`watch`] | `procid watch`: what the agent sees, as it happens |
 //! | [`ps`] | `procid ps`: the images that run now |
 //! | [`policy`] | `procid policy`: which policy is in force |
 //! | [`block`] | `procid block`, `procid unblock` |
@@ -40,6 +41,7 @@ pub mod service;
 pub mod state_dir;
 pub mod status;
 pub mod unload;
+pub mod watch;
 pub mod who;
 
 use failure::{Code, Failure};
@@ -62,6 +64,7 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Who(who::Who),
+    Watch(watch::Watch),
     Ps(ps::Ps),
     Cut(cut::Cut),
     Policy(policy::Policy),
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(run) => run.execute(),
             Command::Who(who) => who.execute(),
+            Command::Watch(watch) => watch.execute(),
             Command::Ps(ps) => ps.execute(),
             Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),

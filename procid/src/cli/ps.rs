@@ -91,7 +91,7 @@ fn table(records: &[Record], tree: bool, out: &mut impl Write) -> io::Result<()>
 
 /// The images in the order of a tree, each with its depth: children after their
 /// parent, in the order given. Whose parent is not there is at the root.
-fn family(images: &[&Record]) -> Vec<(usize, usize)> {
+pub fn family(images: &[&Record]) -> Vec<(usize, usize)> {
     let places: HashMap<&str, usize> = images
         .iter()
         .enumerate()
