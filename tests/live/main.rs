@@ -32,6 +32,7 @@ mod policy;
 mod pressure;
 mod programs;
 mod replay;
+mod save;
 mod scripts;
 mod speakers;
 mod stall;

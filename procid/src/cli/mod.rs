@@ -10,6 +10,7 @@
 //! | [`who`] | `procid who`: which image is speaking on a connection |
 //! | [`watch`] | `procid watch`: what the agent sees, as it happens |
 //! | [`ps`] | `procid ps`: the images that run now |
+//! | [`save`] | `procid save`: a running image, put aside for a case |
 //! | [`policy`] | `procid policy`: which policy is in force |
 //! | [`block`] | `procid block`, `procid unblock` |
 //! | [`cut`] | `procid cut`: close a connection |
@@ -37,6 +38,7 @@ pub mod policy;
 pub mod privilege;
 pub mod ps;
 pub mod run;
+pub mod save;
 pub mod service;
 pub mod state_dir;
 pub mod status;
@@ -66,6 +68,7 @@ enum Command {
     Who(who::Who),
     Watch(watch::Watch),
     Ps(ps::Ps),
+    Save(save::Save),
     Cut(cut::Cut),
     Policy(policy::Policy),
     Block(block::Block),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
             Command::Who(who) => who.execute(),
             Command::Watch(watch) => watch.execute(),
             Command::Ps(ps) => ps.execute(),
+            Command::Save(save) => save.execute(),
             Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),
             Command::Block(block) => block.execute(),

@@ -79,6 +79,10 @@ impl Renderer<'_> {
         if let Some(event) = &mut record.event {
             event.sequence = image.and_then(|image| image.sequence).map(NonZero::get);
         }
+        let ended_ns = image.and_then(|image| image.ended_ns);
+        if let (Some(ended_ns), Some(process)) = (ended_ns, &mut record.process) {
+            process.end = Some(self.time(ended_ns));
+        }
         record
     }
 
