@@ -69,13 +69,24 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
     #[test]
     fn a_process_is_itself_and_no_other() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Who is told of an exec is told before the kernel knows the arguments;
+        // a program that answers has them.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let process = Process::open(child.id()).unwrap();
         let exe = process.exe().unwrap();
         assert!(exe.link.starts_with('/'), "{}", exe.link);
