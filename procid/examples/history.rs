@@ -10,7 +10,7 @@ use std::{
     net::Ipv4Addr,
     num::NonZero,
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use procid::{
         writer,
     },
     identity::{
-        containers::Within,
+        context::{Context, Within},
         entity::EntityId,
         hash::{FileHash, Grade, settle::Offset},
         image::{Image, Provenance},
@@ -90,7 +90,7 @@ fn write(directory: &Path, connections: u64) -> Result<(), Box<dyn Error>> {
                 key,
                 told,
                 connection: connection(number, told == Told::Again),
-                within: Within::NoContainer,
+                within: within(),
                 ruling: None,
             })));
             records += 1;
@@ -279,9 +279,24 @@ fn image(number: u64) -> Fact {
             script: None,
             sequence: NonZero::new(3 * number + 1),
         },
-        within: Within::NoContainer,
+        within: within(),
         status: None,
     }))
+}
+
+/// A service's.
+fn within() -> Within {
+    static CONTEXT: LazyLock<Arc<Context>> = LazyLock::new(|| {
+        Arc::new(Context {
+            path: Some("/system.slice/web.service".to_owned()),
+            unit: Some("web.service".to_owned()),
+            ..Context::default()
+        })
+    });
+    Within {
+        context: Some(Arc::clone(&CONTEXT)),
+        user: None,
+    }
 }
 
 /// Mixes the bits of a number: a fixed sequence without a pattern.

@@ -9,6 +9,7 @@
 mod commands;
 mod connections;
 mod containers;
+mod context;
 mod crowd;
 mod cut;
 mod decisions;

@@ -13,7 +13,7 @@ use super::{
     engine::ANSWER_MAX,
     origin::Origin,
     policy::Generations,
-    render::{Frame, Renderer, Seen, Telling, absent, put_container},
+    render::{Frame, Renderer, Seen, Telling, absent},
     settings::Args,
 };
 use crate::{
@@ -184,7 +184,7 @@ impl<'a> Past<'a> {
         let opened = Seen {
             connection,
             by: None,
-            within: &flow.within,
+            context: flow.within.context.as_deref(),
             until: Some(until),
         };
         if renderer.is_answer(query, &opened) {
@@ -193,7 +193,7 @@ impl<'a> Past<'a> {
             } else {
                 renderer.connection(flow.key, connection, Telling::Answer)
             };
-            put_container(&mut record, &flow.within);
+            flow.within.put(&mut record, connection.actor.creds.euid);
             if connection.ended_ns.is_none()
                 && let Some(procid) = &mut record.procid
             {
@@ -207,12 +207,12 @@ impl<'a> Past<'a> {
             let speaker = &used.speaker;
             let seen = Seen {
                 by: Some(speaker),
-                within: &used.within,
+                context: used.within.context.as_deref(),
                 ..opened
             };
             if renderer.is_answer(query, &seen) {
                 let mut record = renderer.speaker(flow.key, connection, speaker);
-                put_container(&mut record, &used.within);
+                used.within.put(&mut record, speaker.actor.creds.euid);
                 put(speaker.at_ns, record);
             }
         }

@@ -29,6 +29,10 @@ use super::{
 use crate::{
     decode::{DecodeError, Event, decode, time_of},
     identity::{
+        context::{
+            pods::{self, Pods},
+            users::{self, Users},
+        },
         entity::boot_id,
         hash::{Answer, FileHash, pool::Pool, settle::boot_now_ns},
         script::{interpreters::runs_scripts, reader::Reader},
@@ -134,6 +138,8 @@ pub fn run(
         accounts,
         cgroups: Kernel::cgroups(),
         keeps_history: settings.history.is_some(),
+        pods: Pods::at(pods::LOGS.into()),
+        users: Users::of(users::PASSWD.into()),
     });
     let manager = govern::manager(&mut kernel, &settings.state_dir);
     let (answer, answers) = channel();

@@ -12,17 +12,21 @@ use super::{
 };
 use crate::{
     api::client::Client,
-    records::{Process, Record},
+    records::{Process, Record, User},
 };
 
-/// Digits of a hash that a line has room for; `--json` has them all.
+/// Digits of a hash, and of a container's id, that a line has room for; `--json`
+/// has them all.
 const HASH_DIGITS: usize = 12;
+/// Characters of a user's name that a line has room for; a longer one's number is
+/// given.
+const USER: usize = 8;
 
 /// List the process images that run now, each with its file and hash.
 ///
 /// GRADE says how the hash is known, or why it is not. SOCKETS are the open
-/// connections that the image has opened, accepted or used. Exit code 4 when no
-/// agent answers.
+/// connections that the image has opened, accepted or used. WITHIN is the pod, the
+/// container or the systemd unit that it is in. Exit code 4 when no agent answers.
 #[derive(Debug, clap::Args)]
 pub struct Ps {
     /// Under the image that forked each.
@@ -71,8 +75,8 @@ fn json(records: &[Record], out: &mut impl Write) -> io::Result<()> {
 fn table(records: &[Record], tree: bool, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "{:>7} {:>6} {:>7} {:<HASH_DIGITS$} {:<9} {:>15} {:<32} IMAGE",
-        "PID", "USER", "SOCKETS", "SHA256", "GRADE", "INODE", "ENTITY"
+        "{:>7} {:>USER$} {:>7} {:<HASH_DIGITS$} {:<9} {:>15} {:<32} {:<20} IMAGE",
+        "PID", "USER", "SOCKETS", "SHA256", "GRADE", "INODE", "ENTITY", "WITHIN"
     )?;
     let images: Vec<&Record> = records
         .iter()
@@ -142,18 +146,40 @@ fn line(record: &Record, depth: usize, out: &mut impl Write) -> io::Result<()> {
         .unwrap_or_else(|| "?".to_owned());
     writeln!(
         out,
-        "{:>7} {:>6} {:>7} {:<HASH_DIGITS$} {:<9} {:>15} {:<32} {:width$}{}",
+        "{:>7} {:>USER$} {:>7} {:<HASH_DIGITS$} {:<9} {:>15} {:<32} {:<20} {:width$}{}",
         process.pid.unwrap_or(0),
-        process.user.map_or_else(String::new, |user| user.id),
+        printable(&process.user.map_or_else(String::new, user)),
         procid.sockets.unwrap_or(0),
         printable(hash.get(..HASH_DIGITS).unwrap_or(&hash)),
         printable(&grade),
         printable(&inode),
         printable(&process.entity_id.unwrap_or_default()),
+        printable(&within(record)),
         "",
         printable(&image),
         width = 2 * depth,
     )
+}
+
+fn user(user: User) -> String {
+    let name = user.name.filter(|name| name.chars().count() <= USER);
+    name.unwrap_or(user.id)
+}
+
+/// The pod, container or unit that an image is in, or `-`.
+fn within(record: &Record) -> String {
+    if let Some(pod) = &record.orchestrator
+        && let (Some(namespace), Some(name)) = (&pod.namespace, &pod.resource.name)
+    {
+        return format!("{namespace}/{name}");
+    }
+    if let Some(container) = &record.container {
+        let runtime = container.runtime.as_deref().unwrap_or("container");
+        let id = container.id.get(..HASH_DIGITS).unwrap_or(&container.id);
+        return format!("{runtime}:{id}");
+    }
+    let unit = record.procid.as_ref().and_then(|it| it.unit.as_deref());
+    unit.unwrap_or("-").to_owned()
 }
 
 #[cfg(test)]
@@ -210,6 +236,35 @@ mod tests {
         assert_eq!(
             printed(&records, false),
             list.map(|name| format!("/bin/{name}"))
+        );
+    }
+
+    #[test]
+    fn a_line_says_where_an_image_is() {
+        let json = serde_json::json!({
+            "process": {"user": {"id": "1000", "name": "alice"}},
+            "procid": {"unit": "docker.service"}
+        });
+        let mut record: Record = serde_json::from_value(json).unwrap();
+        assert_eq!(within(&record), "docker.service");
+        assert_eq!(within(&Record::default()), "-");
+        record.container = Some(crate::records::Container {
+            id: "c0ffeec0ffeec0ffee".to_owned(),
+            runtime: None,
+        });
+        assert_eq!(within(&record), "container:c0ffeec0ffee");
+        let json = serde_json::json!({"namespace": "shop", "resource": {"id": "u", "name": "web"}});
+        record.orchestrator = serde_json::from_value(json).unwrap();
+        assert_eq!(within(&record), "shop/web");
+        let of = |name: &str| {
+            user(User {
+                id: "1000".to_owned(),
+                name: Some(name.to_owned()),
+            })
+        };
+        assert_eq!(
+            (of("alice"), of("a-long-name")),
+            ("alice".to_owned(), "1000".to_owned())
         );
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::fact::{Fact, FlowFact, ImageFact, Told, UseFact};
 use crate::{
     connections::Key,
-    identity::{containers::Within, hash::settle::Offset},
+    identity::hash::settle::Offset,
     records::Record,
 };
 
@@ -84,7 +84,7 @@ impl Batch {
                         _ => fact.told,
                     },
                     // Of the act: later it may be forgotten.
-                    within: mem::replace(&mut kept.within, Within::Unknown),
+                    within: mem::take(&mut kept.within),
                     ruling: kept.ruling.take().or(fact.ruling),
                     ..fact
                 };

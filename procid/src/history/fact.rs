@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     connections::{Connection, Key, Speaker},
-    identity::{containers::Within, entity::BootId, hash::settle::Offset, image::Image},
+    identity::{context::Within, entity::BootId, hash::settle::Offset, image::Image},
     records::{self, Record, Uncovered},
 };
 

@@ -19,11 +19,14 @@ pub const FILE: &str = "history.sqlite3";
 const LOCK: &str = "history.lock";
 /// Schema of this version of procid: `PRAGMA user_version`.
 pub const VERSION: usize = MIGRATIONS.len();
-/// How to come from each version to the next.
-const MIGRATIONS: [&str; 1] = [concat!(
-    include_str!("schema.sql"),
-    include_str!("views.sql")
-)];
+/// How to come from each version to the next, views aside.
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+];
+/// Views are made anew with each version: tables they name may have changed.
+const DROP_VIEWS: &str = "DROP VIEW IF EXISTS denials; DROP VIEW IF EXISTS connections; \
+     DROP VIEW IF EXISTS processes; DROP VIEW IF EXISTS acts;";
 /// Longest look for damage when the file is opened.
 const CHECK_TIME: Duration = Duration::from_secs(1);
 /// How long a lock that a reader holds is waited for.
@@ -184,16 +187,20 @@ fn check(database: &mut Database) -> rusqlite::Result<()> {
     }
 }
 
-/// From the version found to the one of this procid, a step a transaction.
-fn migrate(database: &mut Database, found: i64) -> rusqlite::Result<()> {
+/// From the version found to the one of this procid, all of it or nothing.
+pub(super) fn migrate(database: &mut Database, found: i64) -> rusqlite::Result<()> {
     let found = usize::try_from(found).unwrap_or(0);
-    for (step, text) in MIGRATIONS.iter().enumerate().skip(found) {
-        let transaction = database.transaction()?;
-        transaction.execute_batch(text)?;
-        transaction.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(0))?;
-        transaction.commit()?;
+    if found >= VERSION {
+        return Ok(());
     }
-    Ok(())
+    let transaction = database.transaction()?;
+    transaction.execute_batch(DROP_VIEWS)?;
+    for text in &MIGRATIONS[found..] {
+        transaction.execute_batch(text)?;
+    }
+    transaction.execute_batch(include_str!("views.sql"))?;
+    transaction.pragma_update(None, "user_version", i64::try_from(VERSION).unwrap_or(0))?;
+    transaction.commit()
 }
 
 /// Whether the file itself is bad, rather than what was asked of it.

@@ -8,6 +8,7 @@ use crate::history::{
     fixtures::{Kept, reader, run},
     reader::ReadError,
 };
+use crate::identity::context::Context;
 
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
@@ -137,8 +138,15 @@ fn the_first_version_is_still_read() {
     let old = Database::open(directory.path().join(FILE)).unwrap();
     old.execute_batch(include_str!("version-1.sql")).unwrap();
     drop(old);
+    let before = fs::read(directory.path().join(FILE)).unwrap();
+    // Without an agent, a copy is read.
+    first_version(&reader(directory.path()));
+    assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), before);
     drop(open(directory.path()).unwrap());
-    let reader = reader(directory.path());
+    first_version(&reader(directory.path()));
+}
+
+fn first_version(reader: &Reader) {
     let runs = reader.runs().unwrap();
     let names: Vec<_> = runs
         .iter()
@@ -148,6 +156,8 @@ fn the_first_version_is_still_read() {
     let flow = reader.flow(1).unwrap().unwrap();
     assert_eq!(flow.key.to_string(), "9.1");
     assert_eq!(flow.connection.destination_port(), Some(443));
+    assert_eq!(flow.within.context.as_deref(), Some(&Context::default()));
+    assert_eq!(flow.within.user, None);
     let image = reader
         .image(flow.images[0])
         .unwrap()

@@ -1,5 +1,5 @@
 //! What is written once and named by a number: images, actors, programs, kinds
-//! of sockets, addresses, judgements, containers.
+//! of sockets, addresses, judgements, places.
 //!
 //! Numbers last given are remembered. Where one is not, what can be found is
 //! looked up, and what cannot is written again: a second row of one program or
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     connections::{Connection, Judged},
     identity::{
-        containers::Within,
+        context::{Context, Within},
         entity::{BootId, EntityId},
         hash::FileHash,
         image::{Image, Provenance},
@@ -44,7 +44,7 @@ const TABLES: [&str; 7] = [
     "kinds",
     "addresses",
     "judgements",
-    "containers",
+    "places",
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ pub(super) struct Names {
     kinds: LruCache<Kind, i64>,
     addresses: LruCache<Stored, i64>,
     judgements: LruCache<Judgement, i64>,
-    containers: LruCache<Arc<str>, i64>,
+    places: LruCache<Arc<Context>, i64>,
 }
 
 impl Names {
@@ -109,7 +109,7 @@ impl Names {
             kinds: LruCache::new(OTHERS),
             addresses: LruCache::new(OTHERS),
             judgements: LruCache::new(OTHERS),
-            containers: LruCache::new(OTHERS),
+            places: LruCache::new(OTHERS),
         })
     }
 
@@ -198,10 +198,9 @@ impl Names {
         if let Some(found) = self.actors.get(&(image, bytes)) {
             return Ok(*found);
         }
-        let container = match within {
-            Within::Container(id) => Some(self.container(database, id)?),
-            Within::NoContainer => Some(0),
-            Within::Unknown => None,
+        let place = match &within.context {
+            Some(context) => Some(self.place(database, context)?),
+            None => None,
         };
         let comm = actor.comm.split(|byte| *byte == 0).next().unwrap_or(&[]);
         let number = self.give("actors");
@@ -209,7 +208,7 @@ impl Names {
         database
             .prepare_cached(
                 "INSERT INTO actors VALUES \
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 number,
@@ -224,23 +223,35 @@ impl Names {
                 actor.vpid,
                 escape(comm),
                 actor.cgroup.cast_signed(),
-                container,
+                place,
                 actor.netns,
                 actor.mntns,
+                within.user,
             ])?;
         self.actors.put((image, bytes), number);
         Ok(number)
     }
 
-    fn container(&mut self, database: &Database, id: &Arc<str>) -> Result<i64> {
-        if let Some(found) = self.containers.get(id) {
+    fn place(&mut self, database: &Database, context: &Arc<Context>) -> Result<i64> {
+        if let Some(found) = self.places.get(context) {
             return Ok(*found);
         }
-        let number = self.give("containers");
+        let number = self.give("places");
+        let container = context.container.as_ref();
+        let pod = context.pod_names.as_deref();
         database
-            .prepare_cached("INSERT INTO containers VALUES (?1, ?2)")?
-            .execute(params![number, id])?;
-        self.containers.put(Arc::clone(id), number);
+            .prepare_cached("INSERT INTO places VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params![
+                number,
+                context.path,
+                container.map(|container| &container.id),
+                container.and_then(|container| container.runtime),
+                context.pod,
+                pod.map(|pod| &pod.namespace),
+                pod.map(|pod| &pod.name),
+                context.unit,
+            ])?;
+        self.places.put(Arc::clone(context), number);
         Ok(number)
     }
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection as Database, OpenFlags, Result, Row};
 
 use super::{
     fact::{Gap, Run},
-    file::{FILE, VERSION},
+    file::{FILE, VERSION, migrate},
     value::boot,
 };
 use crate::{identity::hash::settle::Offset, records};
@@ -75,7 +75,8 @@ pub struct Reader {
 impl Reader {
     /// Opens the history in a state directory, and writes nothing: where the
     /// directory cannot be written, and batches are in the file beside the
-    /// database that SQLite must index, a copy is read.
+    /// database that SQLite must index, a copy is read, and so is one of a file
+    /// that an older procid wrote.
     ///
     /// # Errors
     ///
@@ -111,13 +112,26 @@ impl Reader {
             database,
             _copy: copy,
         };
-        let found = reader.version().map_err(|source| ReadError::Sqlite {
+        let sqlite = |source| ReadError::Sqlite {
             path: path.clone(),
             source,
-        })?;
+        };
+        let found = reader.version().map_err(sqlite)?;
         match usize::try_from(found) {
             Ok(VERSION) => Ok(reader),
             Ok(newer) if newer > VERSION => Err(ReadError::Newer { path, found }),
+            Ok(1..) => {
+                drop(reader);
+                let copy = Copied::of(&path).map_err(|source| ReadError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+                let database = copy.migrated(found).map_err(sqlite)?;
+                Ok(Self {
+                    database,
+                    _copy: Some(copy),
+                })
+            }
             _ => Err(ReadError::Foreign(path)),
         }
     }
@@ -338,9 +352,21 @@ impl Copied {
         }
         let copy = Self(directory);
         for suffix in ["", "-wal"] {
-            fs::copy(beside(path, suffix), copy.0.join(format!("{FILE}{suffix}")))?;
+            match fs::copy(beside(path, suffix), copy.0.join(format!("{FILE}{suffix}"))) {
+                Err(error) if suffix.is_empty() || error.kind() != ErrorKind::NotFound => {
+                    return Err(error);
+                }
+                _ => {}
+            }
         }
         Ok(copy)
+    }
+
+    /// Brings the copy from that version to this procid's.
+    fn migrated(&self, found: i64) -> Result<Database> {
+        let path = self.0.join(FILE);
+        migrate(&mut Database::open(&path)?, found)?;
+        try_open(&path, false)
     }
 }
 

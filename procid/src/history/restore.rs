@@ -17,7 +17,7 @@ use super::{
 use crate::{
     connections::{Connection, Judged, Key, Speaker},
     identity::{
-        containers::Within,
+        context::{Container, Context, Within, names::runtime_named, pods::Pod},
         entity::EntityId,
         hash::{FileHash, Grade, Missing},
         image::{Image, Provenance},
@@ -65,8 +65,9 @@ pub struct PastImage {
 /// Columns of an actor, of its image and of a judgement: [`actor`],
 /// [`image_id`] and [`judgement`] read them.
 const ACTOR: &str = "a.euid, a.egid, a.uid, a.gid, a.loginuid, a.sessionid, a.tid, a.vpid, a.comm, \
-     a.cgroup, a.netns, a.mntns, a.container, c.name, a.image";
-const ACTOR_LEN: usize = 15;
+     a.cgroup, a.netns, a.mntns, a.user, a.image, a.place, c.path, c.container, c.runtime, \
+     c.pod, c.namespace, c.pod_name, c.unit";
+const ACTOR_LEN: usize = 22;
 const IMAGE: &str = "i.pid, i.start, i.exec";
 const IMAGE_LEN: usize = 3;
 const JUDGEMENT: &str = "j.verdict, j.generation, j.rule_index, j.rule, j.policy, j.audit_index, j.audit, \
@@ -87,7 +88,7 @@ impl Reader {
              k.netns, k.hook, k.flags, k.state, k.snapshot, k.is_use \
              FROM flows f JOIN actors a ON a.id = f.actor JOIN kinds k ON k.id = f.kind \
              JOIN addresses l ON l.id = f.local LEFT JOIN images i ON i.id = a.image \
-             LEFT JOIN containers c ON c.id = a.container \
+             LEFT JOIN places c ON c.id = a.place \
              LEFT JOIN judgements j ON j.id = f.judgement WHERE f.id = ?1"
         );
         let found = self
@@ -124,7 +125,7 @@ impl Reader {
              p.path, p.dev, p.inode, p.fs, p.sha256, p.grade, p.reason, p.script, p.script_dev, \
              p.script_inode, p.script_sha256, p.script_grade, p.script_reason, i.parent \
              FROM images i LEFT JOIN programs p ON p.id = i.program \
-             LEFT JOIN actors a ON a.id = i.actor LEFT JOIN containers c ON c.id = a.container \
+             LEFT JOIN actors a ON a.id = i.actor LEFT JOIN places c ON c.id = a.place \
              LEFT JOIN images o ON o.id = i.root LEFT JOIN images m ON m.id = i.parent \
              LEFT JOIN images v ON v.id = i.previous WHERE i.id = ?1"
         );
@@ -149,7 +150,7 @@ impl Reader {
         let text = format!(
             "SELECT {ACTOR}, {IMAGE}, u.at, u.flags, u.hook, u.sequence \
              FROM uses u JOIN actors a ON a.id = u.actor LEFT JOIN images i ON i.id = a.image \
-             LEFT JOIN containers c ON c.id = a.container WHERE u.flow = ?1 ORDER BY u.id"
+             LEFT JOIN places c ON c.id = a.place WHERE u.flow = ?1 ORDER BY u.id"
         );
         let mut statement = self.database.prepare_cached(&text)?;
         let mut rows = statement.query([flow.id])?;
@@ -324,7 +325,7 @@ fn hash(row: &Row<'_>, at: usize, grade: &str) -> Result<FileHash> {
     })
 }
 
-/// Who a task was, in which container, and the number of its image; all zero
+/// Who a task was, where it was, and the number of its image; all zero
 /// where the row has none.
 fn actor(row: &Row<'_>) -> Result<(Actor, Within, Option<i64>)> {
     let number = |at: usize| -> Result<u32> { Ok(row.get::<_, Option<u32>>(at)?.unwrap_or(0)) };
@@ -349,15 +350,36 @@ fn actor(row: &Row<'_>) -> Result<(Actor, Within, Option<i64>)> {
         netns: number(10)?,
         mntns: number(11)?,
     };
-    let within = match (
-        row.get::<_, Option<i64>>(12)?,
-        row.get::<_, Option<String>>(13)?,
-    ) {
-        (_, Some(name)) => Within::Container(name.into()),
-        (Some(_), None) => Within::NoContainer,
-        (None, None) => Within::Unknown,
+    let place: Option<i64> = row.get(14)?;
+    let within = Within {
+        context: match place {
+            Some(_) => Some(Arc::new(context(row, 15)?)),
+            None => None,
+        },
+        user: row.get::<_, Option<String>>(12)?.map(Arc::from),
     };
-    Ok((actor, within, row.get(14)?))
+    Ok((actor, within, row.get(13)?))
+}
+
+/// A place at seven columns.
+fn context(row: &Row<'_>, at: usize) -> Result<Context> {
+    let runtime: Option<String> = row.get(at + 2)?;
+    let container = row.get::<_, Option<String>>(at + 1)?.map(|id| Container {
+        id,
+        runtime: runtime.as_deref().and_then(runtime_named),
+    });
+    let names: (Option<String>, Option<String>) = (row.get(at + 4)?, row.get(at + 5)?);
+    let pod_names = match names {
+        (Some(namespace), Some(name)) => Some(Arc::new(Pod { namespace, name })),
+        _ => None,
+    };
+    Ok(Context {
+        path: row.get(at)?,
+        container,
+        pod: row.get(at + 3)?,
+        pod_names,
+        unit: row.get(at + 6)?,
+    })
 }
 
 /// An image's name at three columns; unknown, where there is none.

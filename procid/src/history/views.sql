@@ -40,7 +40,10 @@ SELECT
   lower(hex(p.sha256)) AS sha256,
   p.grade,
   iif(k.snapshot AND t.use IS NULL, NULL, a.euid) AS user,
-  c.name AS container,
+  iif(k.snapshot AND t.use IS NULL, NULL, a.user) AS user_name,
+  c.container,
+  c.unit,
+  c.pod_name AS pod,
   lower(hex(i.entity)) AS entity_id,
   printf('%llu', f.cookie) || '.' || f.flow AS flow_id,
   iif(k.snapshot, 'snapshot', 'live') AS provenance,
@@ -72,7 +75,7 @@ JOIN actors a ON a.id = t.actor
 LEFT JOIN images i ON i.id = a.image
 LEFT JOIN images o ON o.id = i.root
 LEFT JOIN programs p ON p.id = i.program
-LEFT JOIN containers c ON c.id = a.container
+LEFT JOIN places c ON c.id = a.place
 LEFT JOIN judgements j ON j.id = t.judgement;
 
 CREATE VIEW denials AS SELECT * FROM connections WHERE verdict = 'deny';
@@ -91,8 +94,11 @@ SELECT
   p.reason,
   p.script,
   a.euid AS user,
+  a.user AS user_name,
   nullif(a.loginuid, 4294967295) AS loginuid,
-  c.name AS container,
+  c.container,
+  c.unit,
+  c.pod_name AS pod,
   (p.dev >> 20) || ':' || (p.dev & 1048575) AS device,
   printf('%llu', p.inode) AS inode,
   lower(hex(i.entity)) AS entity_id,
@@ -106,5 +112,5 @@ LEFT JOIN images o ON o.id = i.root
 LEFT JOIN images m ON m.id = i.parent
 LEFT JOIN programs p ON p.id = i.program
 LEFT JOIN actors a ON a.id = i.actor
-LEFT JOIN containers c ON c.id = a.container
+LEFT JOIN places c ON c.id = a.place
 WHERE i.program IS NOT NULL;

@@ -1,79 +1,79 @@
-//! Which container a cgroup is in: the id that its runtime has written into the
-//! name of the cgroup, or of one above it.
-//!
-//! Only the superuser's cgroups count, and the outermost of them, as in the
-//! programs: whoever may make cgroups may name them as he likes.
+//! Cgroups as directories: where they are mounted, what they are named, and
+//! whose they are.
 
 use std::{
+    ffi::OsString,
     fmt, fs, io,
-    num::NonZero,
-    os::unix::{ffi::OsStrExt, ffi::OsStringExt, fs::MetadataExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::MetadataExt,
+    },
     path::{Component, Path, PathBuf},
-    sync::Arc,
 };
 
-use lru::LruCache;
-use procid_common::policy::container::id_in;
-
 use super::hash::handle::unescape;
+use crate::records::escape::escape;
 
-/// Cgroups whose container is remembered.
-const KNOWN_MAX: NonZero<usize> = NonZero::new(4_096).expect("not 0");
-
-/// Finds the container of a cgroup; the kernel, but for tests.
+/// Finds cgroups; the kernel, but for tests.
 pub trait Cgroups: fmt::Debug + Send {
-    /// The id of the container that the cgroup of this id is in.
+    /// Where the cgroup of this id is.
     ///
     /// # Errors
     ///
     /// There is no such cgroup (any more), or it cannot be looked at.
-    fn container(&self, cgroup: u64) -> io::Result<Option<String>>;
+    fn place(&self, cgroup: u64) -> io::Result<Place>;
 }
 
-/// What is known of a cgroup.
+/// The directories from below the hierarchy's root down to a cgroup, that one
+/// included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(pub Vec<Part>);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Within {
-    /// The id, 64 hexadecimal digits.
-    Container(Arc<str>),
-    NoContainer,
-    /// It was gone before it was looked at, or could not be.
-    Unknown,
+pub struct Part {
+    pub name: Vec<u8>,
+    /// The directory is the superuser's.
+    pub is_roots: bool,
 }
 
-/// The containers of cgroups, by the cgroup's id.
-#[derive(Debug)]
-pub struct Containers {
-    cgroups: Box<dyn Cgroups>,
-    known: LruCache<u64, Within>,
-}
-
-impl Containers {
-    pub fn new(cgroups: Box<dyn Cgroups>) -> Self {
-        Self {
-            cgroups,
-            known: LruCache::new(KNOWN_MAX),
-        }
-    }
-
-    /// Looks at a cgroup, if it was not looked at before: soon, because it may
-    /// be removed with its last process. 0 is none.
-    pub fn learn(&mut self, cgroup: u64) -> &Within {
-        let cgroups = &self.cgroups;
-        self.known
-            .get_or_insert(cgroup, || match cgroups.container(cgroup) {
-                _ if cgroup == 0 => Within::NoContainer,
-                Ok(Some(id)) => Within::Container(id.into()),
-                Ok(None) => Within::NoContainer,
-                Err(error) => {
-                    tracing::debug!(cgroup, %error, "a cgroup could not be looked at");
-                    Within::Unknown
+impl Place {
+    /// A cgroup that is named from `hierarchy`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at, or is outside of what is mounted there.
+    pub fn of(hierarchy: &Path, cgroup: &Path) -> io::Result<Self> {
+        let mut path = hierarchy.to_owned();
+        let mut parts = Vec::new();
+        for part in cgroup.components() {
+            match part {
+                Component::Normal(name) => {
+                    path.push(name);
+                    parts.push(Part {
+                        name: name.as_bytes().to_vec(),
+                        is_roots: fs::symlink_metadata(&path)?.uid() == 0,
+                    });
                 }
-            })
+                Component::RootDir | Component::CurDir => {}
+                Component::ParentDir | Component::Prefix(_) => {
+                    return Err(io::Error::other("it is outside of what is mounted"));
+                }
+            }
+        }
+        Ok(Self(parts))
     }
 
-    /// What was learned of a cgroup.
-    pub fn get(&self, cgroup: u64) -> &Within {
-        self.known.peek(&cgroup).unwrap_or(&Within::Unknown)
+    /// The path from the hierarchy's root, made safe to print.
+    pub fn path(&self) -> String {
+        let mut path = Vec::new();
+        for part in &self.0 {
+            path.push(b'/');
+            path.extend_from_slice(&part.name);
+        }
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        escape(&path).into_owned()
     }
 }
 
@@ -84,87 +84,37 @@ pub fn hierarchy() -> Option<PathBuf> {
         let mut fields = line.split(|byte| *byte == b' ');
         let path = fields.nth(4)?;
         let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        let path = std::ffi::OsString::from_vec(unescape(path));
+        let path = OsString::from_vec(unescape(path));
         (kind == b"cgroup2").then(|| PathBuf::from(path))
     })
 }
 
-/// The container that a cgroup is in, which is named from `hierarchy`.
-///
-/// # Errors
-///
-/// A cgroup that is named by an id cannot be looked at.
-pub fn container_of(hierarchy: &Path, cgroup: &Path) -> io::Result<Option<String>> {
-    let mut path = hierarchy.to_owned();
-    for part in cgroup.components() {
-        let Component::Normal(name) = part else {
-            continue;
-        };
-        path.push(name);
-        if let Some(id) = id_in(name.as_bytes())
-            && fs::symlink_metadata(&path)?.uid() == 0
-        {
-            return Ok(Some(id.to_owned()));
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
-    /// Cgroup 1 is in a container, 2 is in none, others cannot be looked at.
-    #[derive(Debug, Default)]
-    struct Asked(Arc<Mutex<Vec<u64>>>);
-
-    impl Cgroups for Asked {
-        fn container(&self, cgroup: u64) -> io::Result<Option<String>> {
-            self.0.lock().unwrap().push(cgroup);
-            match cgroup {
-                1 => Ok(Some("id".to_owned())),
-                2 => Ok(None),
-                _ => Err(io::Error::from(io::ErrorKind::NotFound)),
-            }
-        }
-    }
-
     #[test]
-    fn a_cgroup_is_looked_at_once() {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let mut containers = Containers::new(Box::new(Asked(Arc::clone(&asked))));
-        assert_eq!(containers.get(1), &Within::Unknown);
-        for _ in 0..2 {
-            assert_eq!(containers.learn(1), &Within::Container("id".into()));
-            assert_eq!(containers.learn(2), &Within::NoContainer);
-            assert_eq!(containers.learn(3), &Within::Unknown);
-        }
-        assert_eq!(containers.get(1), &Within::Container("id".into()));
-        assert_eq!(*asked.lock().unwrap(), [1, 2, 3]);
-    }
-
-    #[test]
-    fn directories_of_others_are_no_containers() {
+    fn a_place_is_its_directories_and_whose_they_are() {
         let root = tempfile::tempdir().unwrap();
-        let (outer, inner) = ("a".repeat(64), "b".repeat(64));
-        let path = Path::new("/system.slice")
-            .join(format!("docker-{outer}.scope"))
-            .join(&inner);
-        let here = root.path().join(path.strip_prefix("/").unwrap());
-        fs::create_dir_all(&here).unwrap();
-        let is_root = fs::metadata(&here).unwrap().uid() == 0;
-        let found = |path: &Path| container_of(root.path(), path).unwrap();
-        assert_eq!(found(&path), is_root.then(|| outer.clone()));
-        assert_eq!(found(Path::new("/system.slice")), None);
-        assert_eq!(found(Path::new("/")), None);
+        let inner = root.path().join("a.slice/b\n.service");
+        fs::create_dir_all(&inner).unwrap();
+        let is_root = fs::metadata(&inner).unwrap().uid() == 0;
+        let found = |path: &str| Place::of(root.path(), Path::new(path));
+        let part = |name: &[u8], is_roots| Part {
+            name: name.to_vec(),
+            is_roots,
+        };
+        let place = found("/a.slice/b\n.service").unwrap();
+        let name = b"b\n.service";
+        assert_eq!(place.0, [part(b"a.slice", is_root), part(name, is_root)]);
+        assert_eq!(place.path(), "/a.slice/b\\x0a.service");
+        assert_eq!(found("/").unwrap().path(), "/");
         if is_root {
-            let nobody = Some(65_534);
-            std::os::unix::fs::chown(here.parent().unwrap(), nobody, None).unwrap();
-            assert_eq!(found(&path), Some(inner));
+            std::os::unix::fs::chown(&inner, Some(65_534), None).unwrap();
+            let place = found("/a.slice/b\n.service").unwrap();
+            assert_eq!(place.0, [part(b"a.slice", true), part(name, false)]);
         }
-        let gone = Path::new("/gone").join(outer);
-        assert!(container_of(root.path(), &gone).is_err());
+        assert!(found("/gone").is_err());
+        assert!(found("/../a.slice").is_err());
     }
 }

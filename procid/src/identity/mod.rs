@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`containers`] | which container a cgroup is in |
+//! | [`containers`] | cgroups as directories |
+//! | [`context`] | the container, pod and unit of a cgroup, the names of users |
 //! | [`entity`] | what an image is called outside this host |
 //! | [`image`] | one image: its facts, its parent, its hash |
 //! | [`images`] | the table of images, live and lately ended |
@@ -12,6 +13,7 @@
 //! | [`script`] | the script that an interpreter was told to run |
 
 pub mod containers;
+pub mod context;
 pub mod entity;
 pub mod hash;
 pub mod image;

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use crate::identity::containers::{Cgroups, container_of, hierarchy};
+use crate::identity::containers::{Cgroups, Place, hierarchy};
 
 /// Type and length of the handle of a directory of kernfs: its id
 /// (<https://github.com/torvalds/linux/blob/v6.12/include/linux/exportfs.h#L102>).
@@ -69,13 +69,13 @@ impl HostCgroups {
 }
 
 impl Cgroups for HostCgroups {
-    fn container(&self, cgroup: u64) -> io::Result<Option<String>> {
+    fn place(&self, cgroup: u64) -> io::Result<Place> {
         let directory = self.directory(cgroup)?;
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let path = path
             .strip_prefix(&self.root)
             .map_err(|_| io::Error::other("the cgroup is outside of what is mounted"))?;
-        container_of(&self.root, path)
+        Place::of(&self.root, path)
     }
 }
 
@@ -84,7 +84,7 @@ impl Cgroups for HostCgroups {
 pub(super) struct NoCgroups;
 
 impl Cgroups for NoCgroups {
-    fn container(&self, _: u64) -> io::Result<Option<String>> {
+    fn place(&self, _: u64) -> io::Result<Place> {
         Err(io::Error::other("no cgroup v2 is mounted"))
     }
 }
@@ -102,10 +102,10 @@ mod tests {
             return;
         };
         let id = fs::metadata(&cgroups.root).unwrap().ino();
-        match cgroups.container(id) {
-            Ok(container) => assert_eq!(container, None),
+        match cgroups.place(id) {
+            Ok(place) => assert_eq!(place, Place::default()),
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
         }
-        assert!(cgroups.container(u64::MAX).is_err());
+        assert!(cgroups.place(u64::MAX).is_err());
     }
 }

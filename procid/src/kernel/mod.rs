@@ -439,7 +439,7 @@ impl Kernel {
         match HostCgroups::open() {
             Ok(cgroups) => Box::new(cgroups),
             Err(error) => {
-                tracing::debug!(%error, "containers are not known");
+                tracing::debug!(%error, "cgroups cannot be looked at");
                 Box::new(NoCgroups)
             }
         }

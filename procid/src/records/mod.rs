@@ -46,9 +46,11 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Box<Process>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Id>,
+    pub user: Option<User>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub container: Option<Id>,
+    pub container: Option<Container>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orchestrator: Option<Orchestrator>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +155,55 @@ pub struct Id {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    pub id: String,
+    /// What the host's /etc/passwd calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: String,
+    /// `docker`, `containerd`, `cri-o` or `podman`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+}
+
+/// Who runs the container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Orchestrator {
+    /// `kubernetes`.
+    #[serde(rename = "type")]
+    pub orchestrator_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub resource: Resource,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resource {
+    /// `pod`.
+    #[serde(rename = "type")]
+    pub resource_type: String,
+    /// The pod's uid.
+    pub id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Cgroup v2 id, decimal.
+    pub id: String,
+    /// From the hierarchy's root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorCode {
     /// The errno's name, `ECONNREFUSED`.
     pub code: String,
@@ -194,7 +245,7 @@ pub struct Process {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Id>,
+    pub user: Option<User>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -281,9 +332,11 @@ pub struct Procid {
     pub loginuid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessionid: Option<u32>,
-    /// Cgroup v2 id, decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<Id>,
+    pub cgroup: Option<Cgroup>,
+    /// Of systemd: the outermost on the cgroup's path that is no slice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// Answers about images: open connections that it has opened, accepted or
     /// used.
     #[serde(skip_serializing_if = "Option::is_none")]

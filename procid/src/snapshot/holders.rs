@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::{
-    identity::containers::{container_of, hierarchy},
+    identity::{
+        containers::{Place, hierarchy},
+        context::Context,
+    },
     records::Uncovered,
 };
 
@@ -32,8 +35,8 @@ pub struct Holder {
     pub euid: u32,
     pub gid: u32,
     pub egid: u32,
-    /// Id of the container that its cgroup is in.
-    pub container: Option<String>,
+    /// What its cgroup says of it.
+    pub context: Option<Context>,
 }
 
 /// The holders of any of `inodes`, each with those of them it holds.
@@ -119,16 +122,17 @@ fn holder(pid: u32) -> Option<Holder> {
         euid,
         gid,
         egid,
-        container: container(pid),
+        context: context(pid),
     };
     (self::start_ticks(pid)? == start_ticks).then_some(holder)
 }
 
-fn container(pid: u32) -> Option<String> {
+fn context(pid: u32) -> Option<Context> {
     let cgroups = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
     let mut lines = cgroups.split(|byte| *byte == b'\n');
     let cgroup = lines.find_map(|line| line.strip_prefix(b"0::"))?;
-    container_of(&hierarchy()?, Path::new(OsStr::from_bytes(cgroup))).ok()?
+    let place = Place::of(&hierarchy()?, Path::new(OsStr::from_bytes(cgroup)));
+    place.ok().map(|place| Context::of(&place))
 }
 
 /// Field 22 of `/proc/PID/stat`.

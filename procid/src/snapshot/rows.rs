@@ -17,12 +17,13 @@ use super::{
 use crate::{
     flow::{Query, community_id::community_id, matches::Facts},
     identity::{
+        context::users::{self, Users},
         entity::BOOT_ID_PATH,
         hash::{FileHash, settle::Offset},
     },
     records::{
         Agent, Coverage, ECS_VERSION, Ecs, Endpoint, Event, Exe, HashState, Host, Id, Network,
-        Process, Procid, Record, Related, Sha256, Socket, Thread, escape::escape, words,
+        Process, Procid, Record, Related, Sha256, Socket, Thread, User, escape::escape, words,
     },
     time::rfc3339_ns,
 };
@@ -144,6 +145,7 @@ struct Writer {
     timestamp: String,
     now: Offset,
     host: Host,
+    users: Users,
     /// Why a socket with a descriptor has no holder.
     nobody: &'static str,
 }
@@ -165,6 +167,7 @@ impl Writer {
                     id: id.trim_end().to_owned(),
                 }),
             },
+            users: Users::of(users::PASSWD.into()),
             nobody: if all_seen { NOBODY } else { NOBODY_SEEN },
         }
     }
@@ -184,14 +187,11 @@ impl Writer {
                 unknown.insert("process".to_owned(), reason.to_owned())
             }
         };
-        let user = holder.map(|holder| Id {
-            id: holder.euid.to_string(),
-        });
         let mut ips = vec![source.0];
         if destination.0 != source.0 {
             ips.push(destination.0);
         }
-        Record {
+        let mut record = Record {
             timestamp: self.timestamp.clone(),
             ecs: Some(Ecs {
                 version: ECS_VERSION.to_owned(),
@@ -227,7 +227,7 @@ impl Writer {
             source: Some(endpoint(source)),
             destination: Some(endpoint(destination)),
             process: holder.map(|holder| Box::new(self.process(holder))),
-            user,
+            user: holder.map(|holder| self.user(holder.euid)),
             related: Some(Related {
                 ip: ips,
                 hash: Vec::new(),
@@ -245,6 +245,17 @@ impl Writer {
                 ..Procid::default()
             })),
             ..Record::default()
+        };
+        if let Some(context) = holder.and_then(|holder| holder.context.as_ref()) {
+            context.put(&mut record);
+        }
+        record
+    }
+
+    fn user(&self, uid: u32) -> User {
+        User {
+            id: uid.to_string(),
+            name: self.users.name(uid).map(|name| name.to_string()),
         }
     }
 
@@ -270,7 +281,7 @@ impl Writer {
                 id: Some(holder.pid),
                 name: Some(escape(&holder.comm).into_owned()),
             }),
-            user: id(holder.euid),
+            user: Some(self.user(holder.euid)),
             group: id(holder.egid),
             real_user: id(holder.uid),
             real_group: id(holder.gid),

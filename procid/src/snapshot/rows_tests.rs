@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256 as Hasher256};
 use super::*;
 use crate::{
     flow::End,
+    identity::{
+        containers::{Part, Place},
+        context::Context,
+    },
     records::schema,
     snapshot::{take, who},
 };
@@ -192,6 +196,41 @@ fn a_connection_that_no_process_holds_says_so() {
     };
     let unknown = &row.procid.as_ref().expect("there").unknown;
     assert_eq!(unknown.get("process").map(String::as_str), Some(LEFT_OVER));
+}
+
+#[test]
+fn a_holder_is_found_by_its_container() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let server = listener.local_addr().expect("bound");
+    let _client = TcpStream::connect(server).expect("connected");
+    let mut snapshot = take().expect("the socket table can be read");
+    snapshot
+        .rows
+        .retain(|row| row.socket.destination.1 == server.port());
+    let id = "0123456789abcdef".repeat(4);
+    let scope = Part {
+        name: format!("docker-{id}.scope").into_bytes(),
+        is_roots: true,
+    };
+    let context = Context::of(&Place(vec![scope]));
+    let holders = snapshot.rows.iter_mut().flat_map(|row| &mut row.holders);
+    for holder in holders {
+        holder.context = Some(context.clone());
+    }
+    let of = |container: &str| {
+        let query = Query {
+            container: Some(container.to_owned()),
+            ..own(server.port())
+        };
+        let mut records = answer(&query, &snapshot);
+        records.pop();
+        records
+    };
+    let found = of(&id[..12]);
+    assert_eq!(found.len(), 1);
+    let container = found[0].container.as_ref().expect("there");
+    assert_eq!(container.runtime.as_deref(), Some("docker"));
+    assert_eq!(of("fedcba987654"), []);
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::{
     },
     connections::{Connection, Speaker},
     flow::Query,
-    identity::containers::Within,
     records::{Coverage, Record},
     time::rfc3339_ns,
 };
@@ -61,7 +60,7 @@ impl Engine {
             })
             .collect();
         for record in &mut records {
-            self.put_container(record);
+            self.put_context(record);
         }
         records.push(render::coverage(self.coverage(over as u64)));
         records
@@ -104,7 +103,7 @@ impl Engine {
         let mut records = Vec::with_capacity(images.len() - over + 1);
         for id in &images[over..] {
             let mut record = renderer.image(id);
-            self.put_container(&mut record);
+            self.put_context(&mut record);
             if let Some(procid) = &mut record.procid {
                 procid.sockets = Some(sockets.get(id).copied().unwrap_or(0));
             }
@@ -118,7 +117,7 @@ impl Engine {
     pub fn process(&self, entity_id: &str) -> Option<Record> {
         let image = self.images.by_entity(entity_id)?;
         let mut record = self.renderer().image(&image.id);
-        self.put_container(&mut record);
+        self.put_context(&mut record);
         Some(record)
     }
 
@@ -181,13 +180,13 @@ impl Engine {
             || render::cgroup(connection),
             |speaker| Some(speaker.actor.cgroup),
         );
-        let within = cgroup.map(|cgroup| self.containers.get(cgroup));
+        let context = cgroup.and_then(|cgroup| self.contexts.get(cgroup));
         self.renderer().is_answer(
             query,
             &Seen {
                 connection,
                 by,
-                within: within.unwrap_or(&Within::Unknown),
+                context: context.map(AsRef::as_ref),
                 until: None,
             },
         )

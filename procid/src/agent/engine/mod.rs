@@ -39,7 +39,8 @@ use crate::{
     decode::{Event, ExecFacts},
     history::Fact,
     identity::{
-        containers::{Cgroups, Containers},
+        containers::Cgroups,
+        context::{self, Contexts, pods::Pods, users::Users},
         entity::BootId,
         hash::{Answer, FileHash, Grade, Missing, Request, settle::Offset},
         image::{Image, Provenance},
@@ -48,7 +49,7 @@ use crate::{
     },
     kernel::Report,
     policy::lineage::Family,
-    records::Record,
+    records::{Record, User},
 };
 use past::Tell;
 use queue::{Item, Queue};
@@ -106,6 +107,8 @@ pub struct Setup {
     pub cgroups: Box<dyn Cgroups>,
     /// What is known is told to history too.
     pub keeps_history: bool,
+    pub pods: Pods,
+    pub users: Users,
 }
 
 /// See the [module](self).
@@ -114,7 +117,8 @@ pub struct Engine {
     frame: Frame,
     images: Images,
     connections: Connections,
-    containers: Containers,
+    contexts: Contexts,
+    users: Users,
     queue: Queue,
     work: VecDeque<Work>,
     /// `None`: no history is kept.
@@ -161,7 +165,8 @@ impl Engine {
                 rules: Generations::default(),
             },
             connections,
-            containers: Containers::new(setup.cgroups),
+            contexts: Contexts::new(setup.cgroups, setup.pods),
+            users: setup.users,
             queue: Queue::default(),
             work: VecDeque::new(),
             facts: setup.keeps_history.then(VecDeque::new),
@@ -200,7 +205,7 @@ impl Engine {
     /// Takes in one event of the kernel side.
     pub fn event(&mut self, event: Event) {
         if let Some(actor) = event.actor() {
-            self.containers.learn(actor.cgroup);
+            self.contexts.learn(actor.cgroup);
         }
         match event {
             Event::Fork(fork) => self.fork(&fork, None),
@@ -309,6 +314,7 @@ impl Engine {
         if now_ns >= self.retire_due_ns {
             self.retire_due_ns = now_ns.saturating_add(RETIRE_EVERY_NS);
             self.images.retire(now_ns);
+            self.users.refresh();
             let images = &self.images;
             self.told_pending
                 .retain(|root, _| images.get(root).is_some());
@@ -581,7 +587,7 @@ impl Engine {
         if let Some(id) = subject {
             self.remember_pending(id);
         }
-        self.put_container(&mut record);
+        self.put_context(&mut record);
         self.emitted += 1;
         if let Some(event) = &mut record.event {
             event.sequence = Some(self.emitted);
@@ -615,12 +621,27 @@ impl Engine {
         Some(record)
     }
 
-    /// Puts the container of the cgroup that a record names into it.
-    fn put_container(&self, record: &mut Record) {
+    /// Puts what the cgroup that a record names says of its process into it, and
+    /// the names of its users.
+    fn put_context(&self, record: &mut Record) {
+        let process = record.process.as_deref_mut();
+        let users = [
+            record.user.as_mut(),
+            process.and_then(|process| process.user.as_mut()),
+        ];
+        for user in users.into_iter().flatten() {
+            let User { id, name } = user;
+            let known = id.parse().ok().and_then(|uid| self.users.name(uid));
+            *name = known.map(|name| name.to_string());
+        }
         let procid = record.procid.as_ref();
         let cgroup = procid.and_then(|procid| procid.cgroup.as_ref());
-        if let Some(cgroup) = cgroup.and_then(|cgroup| cgroup.id.parse().ok()) {
-            render::put_container(record, self.containers.get(cgroup));
+        let Some(cgroup) = cgroup.and_then(|cgroup| cgroup.id.parse().ok()) else {
+            return;
+        };
+        match self.contexts.get(cgroup) {
+            Some(context) => context.put(record),
+            None => context::put_gone(record),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZero};
 
-use procid_common::{image::ImageId, socket};
+use procid_common::{image::ImageId, process::Actor, socket};
 
 use super::{Engine, Item};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         Fact,
         fact::{FlowFact, ImageFact, Ruling, Run, Told, UseFact},
     },
+    identity::context::Within,
     records::Record,
 };
 
@@ -115,7 +116,7 @@ impl Engine {
                 speaker.sequence = sequence;
                 if let Some(connection) = self.connections.get(&key) {
                     let flow = self.flow_fact(key, connection, Told::Again);
-                    let within = self.containers.get(speaker.actor.cgroup).clone();
+                    let within = self.within(&speaker.actor);
                     self.note(Fact::Use(Box::new(UseFact {
                         flow,
                         speaker: *speaker,
@@ -151,7 +152,7 @@ impl Engine {
         };
         let fact = ImageFact {
             image: image.clone(),
-            within: self.containers.get(image.actor.cgroup).clone(),
+            within: self.within(&image.actor),
             status,
         };
         self.note(Fact::Image(Box::new(fact)));
@@ -169,6 +170,13 @@ impl Engine {
         }
     }
 
+    fn within(&self, actor: &Actor) -> Within {
+        Within {
+            context: self.contexts.get(actor.cgroup).cloned(),
+            user: self.users.name(actor.creds.euid).cloned(),
+        }
+    }
+
     fn flow_fact(&self, key: Key, connection: &Connection, told: Told) -> FlowFact {
         FlowFact {
             key,
@@ -178,7 +186,7 @@ impl Engine {
                 speakers: None,
                 ..connection.clone()
             },
-            within: self.containers.get(connection.actor.cgroup).clone(),
+            within: self.within(&connection.actor),
             ruling: connection
                 .judged
                 .as_deref()

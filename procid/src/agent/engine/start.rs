@@ -45,7 +45,7 @@ impl Engine {
                     overtaken.insert(facts.event.image.id, facts);
                 }
                 Event::TaskRow(facts) => {
-                    self.containers.learn(facts.event.actor.cgroup);
+                    self.contexts.learn(facts.event.actor.cgroup);
                     self.task_row(facts);
                 }
                 Event::SocketRow(row) if is_connected(&row) => {

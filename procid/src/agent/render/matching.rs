@@ -4,7 +4,7 @@ use super::{Renderer, cgroup, community_id_of, hex, pid, uid, verdict};
 use crate::{
     connections::{Connection, Speaker},
     flow::{Facts, Query},
-    identity::{containers::Within, hash::FileHash, image::Provenance},
+    identity::{context::Context, hash::FileHash, image::Provenance},
     records::escape::escape,
 };
 
@@ -14,7 +14,7 @@ pub(in crate::agent) struct Seen<'a> {
     pub(in crate::agent) connection: &'a Connection,
     pub(in crate::agent) by: Option<&'a Speaker>,
     /// Where who acted was.
-    pub(in crate::agent) within: &'a Within,
+    pub(in crate::agent) context: Option<&'a Context>,
     /// Without an end, it is known to have been open until then (nanoseconds
     /// since the epoch); `None`: until now.
     pub(in crate::agent) until: Option<i64>,
@@ -26,7 +26,7 @@ impl Renderer<'_> {
         let Seen {
             connection,
             by,
-            within,
+            context,
             until,
         } = *seen;
         let image = self
@@ -59,10 +59,10 @@ impl Renderer<'_> {
             name,
             sha256: sha256.as_deref(),
             uid: by.map_or_else(|| uid(connection), |speaker| Some(speaker.actor.creds.euid)),
-            container: match within {
-                Within::Container(id) if is_seen => Some(id),
-                _ => None,
-            },
+            container: context
+                .filter(|_| is_seen)
+                .and_then(|context| context.container.as_ref())
+                .map(|container| container.id.as_str()),
             verdict: match (by, connection.judged.as_deref()) {
                 (None, Some(judged)) => Some(verdict(judged.verdict)),
                 _ => (is_live || by.is_some()).then_some("allow"),

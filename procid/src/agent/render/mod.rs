@@ -15,8 +15,8 @@
 
 use crate::{
     agent::{clock::Clock, origin::Origin, policy::Generations, settings::Args},
-    identity::{containers::Within, entity::BootId, images::Images},
-    records::{self, Id, Procid, Record},
+    identity::{entity::BootId, images::Images},
+    records::{self, Procid, Record},
     time::rfc3339_ns,
 };
 
@@ -84,23 +84,6 @@ impl Renderer<'_> {
 
     fn time(&self, boot_ns: u64) -> String {
         rfc3339_ns(self.frame.clock.at(boot_ns))
-    }
-}
-
-/// Puts a container into a record of who acted in it.
-pub(super) fn put_container(record: &mut Record, within: &Within) {
-    let Some(procid) = &mut record.procid else {
-        return;
-    };
-    match within {
-        _ if procid.cgroup.is_none() => {}
-        Within::Container(id) => record.container = Some(Id { id: id.to_string() }),
-        Within::NoContainer => {}
-        Within::Unknown => absent(
-            procid,
-            "container.id",
-            "its cgroup was gone before it was looked at",
-        ),
     }
 }
 

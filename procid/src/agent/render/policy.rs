@@ -5,7 +5,7 @@ use procid_common::image::ImageId;
 use super::{Head, Renderer, absent};
 use crate::{
     agent::policy::ask::Caller,
-    records::{Id, PolicyChange, Procid, Record, Rule, escape::escape},
+    records::{PolicyChange, Procid, Record, Rule, User, escape::escape},
 };
 
 /// A change, or one that was refused.
@@ -80,8 +80,9 @@ impl Renderer<'_> {
         }
         match caller {
             Caller::Peer { pid, uid } => {
-                let user = Some(Id {
+                let user = Some(User {
                     id: uid.to_string(),
+                    name: None,
                 });
                 let process = record.process.get_or_insert_default();
                 if image.is_none() {

@@ -15,8 +15,8 @@ use crate::{
         script::Script,
     },
     records::{
-        self, Exe, HashState, Id, ParentState, Process, Procid, Record, Related, ScriptHash,
-        Sha256, Thread, escape::escape, line::command_line,
+        self, Cgroup, Exe, HashState, Id, ParentState, Process, Procid, Record, Related,
+        ScriptHash, Sha256, Thread, User, escape::escape, line::command_line,
     },
     time::rfc3339_ns,
 };
@@ -189,8 +189,12 @@ pub(super) fn put_actor(record: &mut Record, procid: &mut Procid, actor: &Actor)
         })
     };
     let creds = &actor.creds;
+    let user = User {
+        id: creds.euid.to_string(),
+        name: None,
+    };
     let process = record.process.get_or_insert_default();
-    process.user = id(creds.euid);
+    process.user = Some(user.clone());
     process.group = id(creds.egid);
     process.real_user = id(creds.uid);
     process.real_group = id(creds.gid);
@@ -198,11 +202,12 @@ pub(super) fn put_actor(record: &mut Record, procid: &mut Procid, actor: &Actor)
         id: Some(actor.tid),
         name: text(comm(actor)),
     });
-    record.user = id(creds.euid);
+    record.user = Some(user);
     procid.loginuid = Some(creds.loginuid).filter(|id| *id != UNSET);
     procid.sessionid = Some(creds.sessionid).filter(|id| *id != UNSET);
-    procid.cgroup = (actor.cgroup != 0).then(|| Id {
+    procid.cgroup = (actor.cgroup != 0).then(|| Cgroup {
         id: actor.cgroup.to_string(),
+        path: None,
     });
 }
 

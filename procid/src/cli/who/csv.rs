@@ -14,7 +14,7 @@ type Column = (&'static str, fn(&Record) -> Option<Cow<'_, str>>);
 
 /// Names are those of the JSON record, but for the `@` that would make the
 /// first one a formula.
-const COLUMNS: [Column; 31] = [
+const COLUMNS: [Column; 38] = [
     ("timestamp", |r| Some(Cow::Borrowed(&r.timestamp))),
     ("event.action", |r| text(&r.event.as_ref()?.action)),
     ("event.outcome", |r| {
@@ -79,6 +79,23 @@ const COLUMNS: [Column; 31] = [
     }),
     ("process.parent.executable", |r| {
         text(r.process.as_ref()?.parent.as_ref()?.executable.as_ref()?)
+    }),
+    ("user.name", |r| text(r.user.as_ref()?.name.as_ref()?)),
+    ("container.runtime", |r| {
+        text(r.container.as_ref()?.runtime.as_ref()?)
+    }),
+    ("orchestrator.namespace", |r| {
+        text(r.orchestrator.as_ref()?.namespace.as_ref()?)
+    }),
+    ("orchestrator.resource.name", |r| {
+        text(r.orchestrator.as_ref()?.resource.name.as_ref()?)
+    }),
+    ("orchestrator.resource.id", |r| {
+        text(&r.orchestrator.as_ref()?.resource.id)
+    }),
+    ("procid.unit", |r| text(r.procid.as_ref()?.unit.as_ref()?)),
+    ("procid.cgroup.path", |r| {
+        text(r.procid.as_ref()?.cgroup.as_ref()?.path.as_ref()?)
     }),
 ];
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cli::output::{duration, local, printable},
-    records::{Endpoint, HashState, Process, Record, line::bytes},
+    records::{Endpoint, HashState, Orchestrator, Process, Record, line::bytes},
 };
 
 /// # Errors
@@ -51,10 +51,22 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
         line("file", &file)?;
     }
     if let Some(user) = &record.user {
-        line("user", &printable(&user.id))?;
+        line("user", &with(&user.id, user.name.as_deref()))?;
     }
     if let Some(container) = &record.container {
-        line("container", &printable(&container.id))?;
+        line(
+            "container",
+            &with(&container.id, container.runtime.as_deref()),
+        )?;
+    }
+    if let Some(pod) = &record.orchestrator {
+        line("pod", &self::pod(pod))?;
+    }
+    if let Some(unit) = procid.and_then(|procid| procid.unit.as_deref()) {
+        line("unit", &printable(unit))?;
+    }
+    if let Some(path) = procid.and_then(|procid| procid.cgroup.as_ref()?.path.as_deref()) {
+        line("cgroup", &printable(path))?;
     }
     match record.process.as_deref().and_then(|p| p.parent.as_deref()) {
         Some(parent) => {
@@ -106,6 +118,26 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
         }
     }
     writeln!(out)
+}
+
+/// `1000 (alice)`
+fn with(id: &str, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{} ({})", printable(id), printable(name)),
+        None => printable(id).into_owned(),
+    }
+}
+
+/// `shop/web-0 (8d7f1b2c-…)`, or the uid alone.
+fn pod(orchestrator: &Orchestrator) -> String {
+    let uid = printable(&orchestrator.resource.id);
+    let name = orchestrator.resource.name.as_deref();
+    match (orchestrator.namespace.as_deref(), name) {
+        (Some(namespace), Some(name)) => {
+            format!("{}/{} ({uid})", printable(namespace), printable(name))
+        }
+        _ => uid.into_owned(),
+    }
 }
 
 /// `tcp 10.0.0.5:45384 -> 203.0.113.7:443, egress, connect success`
@@ -255,7 +287,7 @@ fn not_known(record: &Record, field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Event, Procid, Sha256};
+    use crate::records::{Cgroup, Container, Event, Procid, Resource, Sha256, User};
 
     #[test]
     fn one_fact_a_line_and_what_is_not_known_is_said() {
@@ -299,6 +331,51 @@ mod tests {
             "    sha256     9f86 (verified)\n",
             "    parent     not known: it had exited\n",
             " (1.000s)\n",
+        ] {
+            assert!(out.contains(line), "{line:?} is not in:\n{out}");
+        }
+    }
+
+    #[test]
+    fn what_its_cgroup_says_of_a_process_is_told() {
+        let owned = |text: &str| Some(text.to_owned());
+        let record = Record {
+            user: Some(User {
+                id: "1000".to_owned(),
+                name: owned("al\x1bice"),
+            }),
+            container: Some(Container {
+                id: "c0ffee".to_owned(),
+                runtime: owned("docker"),
+            }),
+            orchestrator: Some(Orchestrator {
+                namespace: owned("shop"),
+                resource: Resource {
+                    id: "8d7f".to_owned(),
+                    name: owned("web-0"),
+                    ..Resource::default()
+                },
+                ..Orchestrator::default()
+            }),
+            procid: Some(Box::new(Procid {
+                unit: owned("docker.service"),
+                cgroup: Some(Cgroup {
+                    id: "7".to_owned(),
+                    path: owned("/x"),
+                }),
+                ..Procid::default()
+            })),
+            ..Record::default()
+        };
+        let mut out = Vec::new();
+        block(&record, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for line in [
+            "    user       1000 (al\\u{1b}ice)\n",
+            "    container  c0ffee (docker)\n",
+            "    pod        shop/web-0 (8d7f)\n",
+            "    unit       docker.service\n",
+            "    cgroup     /x\n",
         ] {
             assert!(out.contains(line), "{line:?} is not in:\n{out}");
         }

@@ -55,9 +55,9 @@ impl Wanted {
             if ids.is_empty() {
                 return Ok(wanted.nothing());
             }
-            conditions.push(format!("a.container IN ({ids}) AND a.container > 0"));
+            conditions.push(format!("a.place IN ({ids})"));
             driver = driver.or(Some(
-                "actors a INDEXED BY actors_container LEFT JOIN images i ON i.id = a.image",
+                "actors a INDEXED BY actors_place LEFT JOIN images i ON i.id = a.image",
             ));
         }
         if let Some(uid) = query.user {
@@ -172,7 +172,7 @@ fn containers(reader: &Reader, start: &str) -> Result<String> {
     let ids: Vec<String> = reader
         .database
         .prepare_cached(
-            "SELECT id FROM containers WHERE lower(substr(name, 1, length(?1))) = lower(?1)",
+            "SELECT id FROM places WHERE lower(substr(container, 1, length(?1))) = lower(?1)",
         )?
         .query_map([start], |row| row.get::<_, i64>(0))?
         .map(|id| Ok(id?.to_string()))

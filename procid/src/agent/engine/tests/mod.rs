@@ -18,7 +18,10 @@ use crate::{
         Ledger, MS, actor, attempt, close, datagram, header, image, ipv4, outcome, row,
     },
     flow::Query,
-    identity::hash::{Grade, settle::Offset},
+    identity::{
+        containers::{Part, Place},
+        hash::{Grade, settle::Offset},
+    },
     records::{Id, schema},
 };
 
@@ -37,18 +40,22 @@ const HASH: FileHash = FileHash::Known {
 };
 
 /// The id of cgroup 4242's container; no other is in one, and 99 is gone.
-const CONTAINER: &str = "c0ffee";
+const CONTAINER: &str = "c0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffee0000";
 
 #[derive(Debug)]
 struct OneContainer;
 
 impl Cgroups for OneContainer {
-    fn container(&self, cgroup: u64) -> io::Result<Option<String>> {
-        match cgroup {
-            99 => Err(io::Error::from(io::ErrorKind::NotFound)),
-            4242 => Ok(Some(CONTAINER.to_owned())),
-            _ => Ok(None),
-        }
+    fn place(&self, cgroup: u64) -> io::Result<Place> {
+        let name = match cgroup {
+            99 => return Err(io::Error::from(io::ErrorKind::NotFound)),
+            4242 => format!("docker-{CONTAINER}.scope"),
+            _ => "x.service".to_owned(),
+        };
+        Ok(Place(vec![Part {
+            name: name.into_bytes(),
+            is_roots: true,
+        }]))
     }
 }
 
@@ -71,6 +78,8 @@ fn engine() -> Engine {
         accounts: Box::new(Ledger::default()),
         cgroups: Box::new(OneContainer),
         keeps_history: true,
+        pods: Pods::at("/nowhere".into()),
+        users: Users::of("/etc/passwd".into()),
     })
 }
 

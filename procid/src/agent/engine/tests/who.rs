@@ -161,10 +161,16 @@ fn a_container_is_its_cgroups() {
     }
     let told = records(&mut engine);
     assert_eq!(told[0]["container"]["id"], CONTAINER);
+    assert_eq!(told[0]["container"]["runtime"], "docker");
+    let scope = format!("docker-{CONTAINER}.scope");
+    assert_eq!(told[0]["procid"]["unit"], scope);
+    assert_eq!(told[0]["procid"]["cgroup"]["path"], format!("/{scope}"));
+    assert_eq!(told[1]["procid"]["unit"], "x.service");
     assert_eq!(told[1].get("container"), None);
     assert_eq!(told[1]["procid"]["unknown"].get("container.id"), None);
     assert_eq!(told[2].get("container"), None);
     assert!(told[2]["procid"]["unknown"]["container.id"].is_string());
+    assert!(told[2]["procid"]["unknown"]["procid.cgroup.path"].is_string());
     let query = Query {
         container: Some(CONTAINER[..4].to_owned()),
         ..Query::default()
