@@ -2,14 +2,15 @@
 //!
 //! Data flows one way: [`kernel`] (hooks, ring buffer) → [`decode`] →
 //! [`identity`] and [`connections`] (what is known) → [`agent`] (joins them
-//! into [`records`]) → stdout, [`api`]. [`cli`] holds the commands. [`policy`]
+//! into [`records`]) → stdout, [`outputs`], [`api`]. [`cli`] holds the commands. [`policy`]
 //! flows the other way: file → rules → tables → [`kernel`]. [`gate`] holds an
 //! execution up until its file's hash is known.
 //!
-//! [`history`] keeps what was seen.
+//! [`history`] keeps what was seen, and [`outputs`] hand it on.
 //!
 //! `records`, `flow`, `decode`, `identity`, `connections`, `policy`, `snapshot`,
-//! `gate` and `history` need no eBPF and never import aya; `cargo xtask test` checks that.
+//! `gate`, `history` and `outputs` need no eBPF and never import aya; `cargo xtask
+//! test` checks that.
 
 pub mod agent;
 pub mod api;
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod history;
 pub mod identity;
 pub mod kernel;
+pub mod outputs;
 pub mod policy;
 pub mod records;
 pub mod snapshot;

@@ -29,6 +29,7 @@ mod lockout;
 mod names;
 mod open;
 mod outlive;
+mod outputs;
 mod policy;
 mod pressure;
 mod programs;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The modules of `procid` that need no kernel.
-const ROOMS: [&str; 9] = [
+const ROOMS: [&str; 10] = [
     "records",
     "flow",
     "decode",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 9] = [
     "snapshot",
     "gate",
     "history",
+    "outputs",
 ];
 
 /// A path that leads from a room to the kernel.

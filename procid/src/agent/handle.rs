@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     flow::Query,
-    gate, history,
+    gate, history, outputs,
     records::{Coverage, Gap, Record, Uncovered},
 };
 
@@ -303,6 +303,9 @@ pub struct Status {
     /// Absent: none is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<history::State>,
+    /// Beside stdout.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputStatus>,
     /// Capabilities kept after attaching.
     pub capabilities: Vec<String>,
 }
@@ -350,6 +353,54 @@ impl GateStatus {
             unopened: counts.unopened,
             unmarked: counts.unmarked,
         }
+    }
+}
+
+/// An output beside stdout: what it was given since the agent began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutputStatus {
+    /// `file`, `journald`, `syslog`; with a number where there are several.
+    pub name: String,
+    /// As `--output` names it, without options.
+    pub to: String,
+    pub written: u64,
+    /// Of those written, how many without some of their fields.
+    pub shortened: u64,
+    /// Records that wait.
+    pub waiting: u64,
+    /// Records lost, by cause.
+    pub lost: BTreeMap<String, u64>,
+    /// Why nothing can be written at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl OutputStatus {
+    pub fn of(standing: outputs::Standing) -> Self {
+        let outputs::Standing { name, to, fate } = standing;
+        let lost = fate.lost.into_iter();
+        Self {
+            name,
+            to,
+            written: fate.written,
+            shortened: fate.shortened,
+            waiting: fate.waiting,
+            lost: lost
+                .map(|(cause, count)| (cause.to_owned(), count))
+                .collect(),
+            trouble: fate.trouble,
+        }
+    }
+
+    /// Why its readers see less than there is, one sentence each.
+    pub fn wrong(&self) -> impl Iterator<Item = String> {
+        let name = &self.name;
+        let trouble = self.trouble.as_ref();
+        let trouble = trouble.map(|trouble| format!("output {name}: {trouble}"));
+        let lost = self.lost.iter();
+        let lost = lost.map(move |(cause, count)| format!("output {name}: {count} lost: {cause}"));
+        trouble.into_iter().chain(lost)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     clock::{Clock, sample},
     engine::{Engine, Setup, Work},
-    handle::{GateStatus, Handle, Question, Status, Waker},
+    handle::{GateStatus, Handle, OutputStatus, Question, Status, Waker},
     origin::{Origin, OriginError},
     policy::{Manager, ask::Refusal},
     settings::{PolicyFile, Settings},
@@ -38,6 +38,7 @@ use crate::{
         script::{interpreters::runs_scripts, reader::Reader},
     },
     kernel::{AttachError, Kernel, Options, Report, Ring, heap},
+    outputs::{self, Outputs},
 };
 use gate::Guard;
 use govern::Waiting;
@@ -86,11 +87,14 @@ pub enum RunError {
     Ready(io::Error),
     #[error("cannot write records: {0}")]
     Output(io::Error),
+    #[error("--output: {0}")]
+    Outputs(#[from] outputs::worker::Trouble),
     #[error(transparent)]
     Policy(Refusal),
 }
 
-/// Runs the agent until `stop` is set, writing records to `out`.
+/// Runs the agent until `stop` is set, writing records to `out` and to the
+/// settings' outputs.
 ///
 /// `on_attached` is called once, when all hooks are attached and before any
 /// thread is made, which is when privileges can be given up; it says which
@@ -113,6 +117,7 @@ pub fn run(
 ) -> Result<(), RunError> {
     let boot_id = boot_id().map_err(RunError::BootId)?;
     let origin = Origin::of_this_host(&boot_id, &settings.state_dir)?;
+    let outputs = outputs::open(&settings.outputs)?;
     let mut kernel = Kernel::attach(&Options {
         cgroup: settings.cgroup.clone(),
         backend: settings.backend,
@@ -126,6 +131,7 @@ pub fn run(
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring of denials is taken")))?;
     let gate = Guard::new(&settings.exec_gate, &kernel);
     let capabilities = on_attached().map_err(RunError::Ready)?;
+    let outputs = outputs.start().map_err(RunError::Ready)?;
     let accounts = kernel.take_accounts()?;
     let (tap, stream) = stream(origin.clone());
     let engine = Engine::new(Setup {
@@ -165,6 +171,7 @@ pub fn run(
         questions,
         changes: VecDeque::new(),
         out: Output::new(out, settings.json, tap),
+        outputs,
         past: Past::new(settings),
         capabilities,
         undecodable: 0,
@@ -205,6 +212,8 @@ struct Agent<W> {
     changes: VecDeque<Waiting>,
     out: Output<W>,
     past: Past,
+    /// Beside `out`.
+    outputs: Outputs,
     capabilities: Vec<String>,
     undecodable: u64,
     look_due_ns: u64,
@@ -226,6 +235,7 @@ impl<W: Write> Agent<W> {
         on_ready: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), RunError> {
         let done = self.watch(policy, on_ready);
+        self.outputs.finish();
         // An agent that fails leaves what it enforces, as one that is killed.
         if matches!(&done, Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe) {
             self.end_policy();
@@ -407,8 +417,10 @@ impl<W: Write> Agent<W> {
         }
         self.engine.tick(boot_now_ns());
         while let Some(record) = self.engine.next_record() {
+            self.outputs.put(&record).map_err(RunError::Output)?;
             self.out.put(&record).map_err(RunError::Output)?;
         }
+        self.outputs.wake();
         self.past.take(&mut self.engine);
         self.out.flush().map_err(RunError::Output)
     }
@@ -448,6 +460,7 @@ impl<W: Write> Agent<W> {
         let mut totals = self.kernel.losses();
         totals.insert(UNDECODABLE, self.undecodable);
         self.engine.losses(totals);
+        self.engine.output_losses(self.outputs.losses());
     }
 
     /// The last events, the last records.
@@ -524,6 +537,10 @@ impl<W: Write> Agent<W> {
             .as_ref()
             .and_then(|past| past.trouble.clone());
         status.degraded.extend(trouble);
+        let outputs = self.outputs.standings().into_iter();
+        status.outputs = outputs.map(OutputStatus::of).collect();
+        let wrong = status.outputs.iter().flat_map(OutputStatus::wrong);
+        status.degraded.extend(wrong);
         self.put_policy_status(&mut status);
         status.healthy = status.degraded.is_empty();
         status

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::history::Limits;
 
+use crate::outputs::spec::Spec;
+
 /// Which hooks may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -47,6 +49,8 @@ pub enum ExecGate {
 pub struct Settings {
     /// Records on stdout as NDJSON, else as table lines.
     pub json: bool,
+    /// Where records go beside stdout.
+    pub outputs: Vec<Spec>,
     pub state_dir: PathBuf,
     pub socket: PathBuf,
     /// Where the metrics are served over TCP too; `None`: nowhere.

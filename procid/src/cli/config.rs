@@ -17,6 +17,7 @@ use super::{SOCKET, failure::Failure, policy};
 use crate::{
     agent::settings::{Args, Backend, ExecGate, Settings},
     history::Limits,
+    outputs::spec::Spec,
     time,
 };
 
@@ -34,6 +35,13 @@ pub struct Options {
     /// Records on stdout as NDJSON instead of a table.
     #[arg(long, num_args = 0, default_missing_value = "true")]
     json: Option<bool>,
+    /// Where records go beside stdout, as JSON: file:PATH[,size=64M][,keep=5] (put
+    /// aside at that size, so many kept), journald, syslog:unix:PATH or
+    /// syslog:udp:ADDRESS:PORT (with [,max=8192], the longest message). Several may
+    /// be given.
+    #[arg(long, value_name = "OUTPUT")]
+    #[serde(deserialize_with = "outputs_text")]
+    output: Option<Vec<Spec>>,
     /// Where the agent keeps its state, mode 0700 [default: /var/lib/procid].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -125,6 +133,7 @@ impl Options {
         let policy = policy.as_deref().map(policy::file::read).transpose();
         Ok(Settings {
             json: self.json.or(file.json).unwrap_or(false),
+            outputs: self.output.or(file.output).unwrap_or_default(),
             keep: self.keep.or(file.keep).unwrap_or(false),
             state_dir: self
                 .state_dir
@@ -242,6 +251,15 @@ fn exec_gate_text<'de, D: Deserializer<'de>>(
     exec_gate(&text).map(Some).map_err(D::Error::custom)
 }
 
+fn outputs_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Spec>>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let outputs = texts.iter().map(|text| text.parse());
+    outputs
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(D::Error::custom)
+}
+
 fn span_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     update_every(&text).map(Some).map_err(D::Error::custom)
@@ -278,6 +296,7 @@ mod tests {
         assert_eq!(settings.args, Args::None);
         assert_eq!(settings.update_every, Duration::from_secs(90));
         assert!(settings.json);
+        assert_eq!(settings.outputs, []);
         assert_eq!(settings.state_dir, Path::new(STATE_DIR));
         let limits = settings.history.unwrap();
         assert_eq!((limits.size, limits.age), (HISTORY_SIZE, HISTORY_AGE));
@@ -312,6 +331,27 @@ mod tests {
     }
 
     #[test]
+    fn outputs_of_flags_stand_instead_of_those_of_the_file() {
+        let file = "output = [\"journald\", \"file:/var/log/p.ndjson,keep=2\"]\n";
+        let said = |options| {
+            let outputs = resolve(options, file).unwrap().outputs;
+            outputs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(Options::default()),
+            [
+                "journald:/run/systemd/journal/socket",
+                "file:/var/log/p.ndjson"
+            ]
+        );
+        let flags = Options {
+            output: Some(vec!["syslog:udp:127.0.0.1:514".parse().unwrap()]),
+            ..Options::default()
+        };
+        assert_eq!(said(flags), ["syslog:udp:127.0.0.1:514"]);
+    }
+
+    #[test]
     fn a_mistake_in_the_file_is_named_with_its_place() {
         for (file, message) in [
             (
@@ -323,6 +363,10 @@ mod tests {
                 "DIR/procid.toml:1:11: unknown variant `ebpf`, expected one of `auto`",
             ),
             ("json = \n", "DIR/procid.toml:1:"),
+            (
+                "output = [\"stdout\"]\n",
+                "DIR/procid.toml:1:10: give file:PATH, journald,",
+            ),
             (
                 "update-every = \"0s\"\n",
                 "DIR/procid.toml:1:16: give a second or more",

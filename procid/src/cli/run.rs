@@ -71,6 +71,7 @@ impl Run {
         match done {
             Ok(()) => Ok(Code::Done),
             Err(RunError::Policy(Refusal::Input(error))) => Err(Failure::usage(error)),
+            Err(error @ RunError::Outputs(_)) => Err(Failure::usage(error.to_string())),
             Err(error) => Err(Failure::refused(error.to_string())),
         }
     }

@@ -72,6 +72,24 @@ fn gate_line(gate: &handle::GateStatus) -> String {
     line
 }
 
+fn output_line(output: &handle::OutputStatus) -> String {
+    let mut line = format!(
+        "{} ({}): {} written, {} waiting, lost: {}",
+        printable(&output.name),
+        printable(&output.to),
+        output.written,
+        output.waiting,
+        losses(&output.lost)
+    );
+    if output.shortened > 0 {
+        line.push_str(&format!(", {} shortened", output.shortened));
+    }
+    if let Some(trouble) = &output.trouble {
+        line.push_str(&format!("; {}", printable(trouble)));
+    }
+    line
+}
+
 fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
     let health = if status.healthy {
         "healthy"
@@ -136,6 +154,9 @@ fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
     if let Some(gate) = &status.exec_gate {
         writeln!(out, "exec gate     {}", gate_line(gate))?;
     }
+    for output in &status.outputs {
+        writeln!(out, "output        {}", output_line(output))?;
+    }
     for (name, fill) in &status.fill {
         writeln!(
             out,
@@ -184,6 +205,14 @@ mod tests {
                 reason: "no LSM".to_owned(),
             }],
             lost: [("ring".to_owned(), 12)].into(),
+            outputs: vec![handle::OutputStatus {
+                name: "file".to_owned(),
+                to: "file:/x".to_owned(),
+                written: 3,
+                lost: [("full".to_owned(), 2)].into(),
+                trouble: Some("cannot write /x: No space left".to_owned()),
+                ..handle::OutputStatus::default()
+            }],
             ..handle::Status::default()
         };
         let mut out = Vec::new();
@@ -196,6 +225,7 @@ mod tests {
             "EPERM\\u{1b}[2J; without it: raw sends",
             "uncovered     1 path\n  - AF_PACKET: no LSM",
             "lost: 12 ring",
+            "output        file (file:/x): 3 written, 0 waiting, lost: 2 full; cannot write /x",
             "capabilities  none",
         ] {
             assert!(out.contains(line), "{line:?} is not in:\n{out}");

@@ -10,11 +10,7 @@ use procid_common::image::ImageId;
 use tokio::sync::oneshot;
 
 use super::fact::{Fact, FlowFact, ImageFact, Told, UseFact};
-use crate::{
-    connections::Key,
-    identity::hash::settle::Offset,
-    records::Record,
-};
+use crate::{connections::Key, identity::hash::settle::Offset, records::Record};
 
 /// Facts of one batch at most: the time a transaction takes is bounded, and so
 /// is what a kill loses.

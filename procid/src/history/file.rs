@@ -20,10 +20,9 @@ const LOCK: &str = "history.lock";
 /// Schema of this version of procid: `PRAGMA user_version`.
 pub const VERSION: usize = MIGRATIONS.len();
 /// How to come from each version to the next, views aside.
-const MIGRATIONS: [&str; 2] = [
-    include_str!("schema-1.sql"),
-    include_str!("schema-2.sql"),
-];
+const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+/// What people read.
+const VIEWS: &str = include_str!("views.sql");
 /// Views are made anew with each version: tables they name may have changed.
 const DROP_VIEWS: &str = "DROP VIEW IF EXISTS denials; DROP VIEW IF EXISTS connections; \
      DROP VIEW IF EXISTS processes; DROP VIEW IF EXISTS acts;";
@@ -198,7 +197,7 @@ pub(super) fn migrate(database: &mut Database, found: i64) -> rusqlite::Result<(
     for text in &MIGRATIONS[found..] {
         transaction.execute_batch(text)?;
     }
-    transaction.execute_batch(include_str!("views.sql"))?;
+    transaction.execute_batch(VIEWS)?;
     transaction.pragma_update(None, "user_version", i64::try_from(VERSION).unwrap_or(0))?;
     transaction.commit()
 }

@@ -1,19 +1,25 @@
 //! An act of the past, as its record tells of it, to be judged again.
 //!
 //! A record has less than a decision in the kernel: a file's name is the one it
-//! was run by, in the process's own mount namespace, and of a cgroup only the
-//! number is kept. What it does not have answers *perhaps*.
+//! was run by, in the process's own mount namespace. What it does not have
+//! answers *perhaps*.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::Path};
+use std::{
+    ffi::OsString,
+    net::IpAddr,
+    ops::RangeInclusive,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 
 use self::lineage::{Images, Link};
 use super::{
     Files, Inode, Matcher, Policy, Role, Socket, Transport,
-    reference::{Act, Answer, Case, any, evaluate},
+    reference::{Act, Answer, Case, any, evaluate, is_in_unit},
 };
-use crate::records::{Exe, Id, Process, Procid, Record};
+use crate::records::{Exe, Process, Procid, Record, escape::unescape};
 
 pub mod lineage;
 #[cfg(test)]
@@ -152,6 +158,12 @@ impl<'a> Past<'a> {
     }
 
     /// Whether the record says that it does not know this.
+    /// From the hierarchy's root; a cgroup keeps it for as long as it lives.
+    fn cgroup_path(&self) -> Option<PathBuf> {
+        let path = self.procid.cgroup.as_ref()?.path.as_deref()?;
+        Some(OsString::from_vec(unescape(path)).into())
+    }
+
     fn lacks(&self, field: &str) -> bool {
         self.procid.unknown.contains_key(field)
     }
@@ -190,19 +202,23 @@ impl Case for Past<'_> {
     }
 
     fn uid(&self, uids: &RangeInclusive<u32>) -> Answer {
-        by_number(uids, self.process().and_then(|it| it.user.as_ref()))
+        let user = self.process().and_then(|it| it.user.as_ref());
+        by_number(uids, user.map(|user| user.id.as_str()))
     }
 
     fn gid(&self, gids: &RangeInclusive<u32>) -> Answer {
-        by_number(gids, self.process().and_then(|it| it.group.as_ref()))
+        let group = self.process().and_then(|it| it.group.as_ref());
+        by_number(gids, group.map(|group| group.id.as_str()))
     }
 
-    fn cgroup(&self, _: &Path) -> Answer {
-        Answer::Perhaps
+    fn cgroup(&self, cgroup: &Path) -> Answer {
+        let path = self.cgroup_path();
+        path.map_or(Answer::Perhaps, |path| path.starts_with(cgroup).into())
     }
 
-    fn unit(&self, _: &str) -> Answer {
-        Answer::Perhaps
+    fn unit(&self, unit: &str) -> Answer {
+        let path = self.cgroup_path();
+        path.map_or(Answer::Perhaps, |path| is_in_unit(&path, unit).into())
     }
 
     fn container(&self, prefix: &str) -> Answer {
@@ -278,7 +294,7 @@ fn by_inode(inode: Inode, exe: Option<&Exe>) -> Answer {
     })
 }
 
-fn by_number(range: &RangeInclusive<u32>, id: Option<&Id>) -> Answer {
-    let number = id.and_then(|id| id.id.parse().ok());
+fn by_number(range: &RangeInclusive<u32>, id: Option<&str>) -> Answer {
+    let number = id.and_then(|id| id.parse().ok());
     number.map_or(Answer::Perhaps, |number| range.contains(&number).into())
 }

@@ -16,6 +16,10 @@ use jiff::{Timestamp, Zoned};
 
 use super::{Endpoint, Process, Procid, Record, escape::is_printable};
 
+mod message;
+
+pub use message::message;
+
 /// How lines are to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
@@ -261,19 +265,32 @@ fn connection_columns(row: &mut Row, record: &Record) {
     let (text, paint) = outcome(record);
     row.left(&text, OUTCOME, paint);
 
-    let network = record.network.as_ref();
-    let direction = network.and_then(|network| network.direction.as_deref());
-    let (local, remote, preposition) = if direction == Some("ingress") {
-        (&record.destination, &record.source, "from ")
+    let local = if is_ingress(record) {
+        &record.destination
     } else {
-        (&record.source, &record.destination, "")
+        &record.source
     };
     let port = local.as_ref().and_then(|end| end.port);
     row.right(
         &port.map_or_else(|| "-".to_owned(), |port| port.to_string()),
         PORT,
     );
+    row.last(&cut(&remote(record), usize::MAX), Paint::Plain);
+}
 
+fn is_ingress(record: &Record) -> bool {
+    let network = record.network.as_ref();
+    network.and_then(|network| network.direction.as_deref()) == Some("ingress")
+}
+
+/// The other end, with what went to and fro and who opened the connection.
+fn remote(record: &Record) -> String {
+    let (remote, preposition) = if is_ingress(record) {
+        (&record.source, "from ")
+    } else {
+        (&record.destination, "")
+    };
+    let network = record.network.as_ref();
     let mut text = preposition.to_owned();
     text.push_str(&remote.as_ref().map_or_else(|| "-".to_owned(), endpoint));
     if let Some(transport) = network.and_then(|network| network.transport.as_deref())
@@ -297,7 +314,7 @@ fn connection_columns(row: &mut Row, record: &Record) {
         }
         text.push(')');
     }
-    row.last(&cut(&text, usize::MAX), Paint::Plain);
+    text
 }
 
 /// Payload bytes that the socket has sent and received; `None` where the record

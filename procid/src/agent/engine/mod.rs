@@ -30,7 +30,7 @@ use super::{
     clock::Clock,
     origin::Origin,
     policy::Generations,
-    render::{self, Frame, Ready, Renderer, Telling},
+    render::{Frame, Ready, Renderer, Telling},
     settings::Args,
 };
 use crate::{
@@ -291,13 +291,26 @@ impl Engine {
             (CONNECTIONS_EVICTED, self.connections.evicted()),
             (IMAGES_EVICTED, self.images.evicted()),
         ];
+        let totals = totals.into_iter().chain(own);
+        let totals = totals.filter(|(_, total)| *total > 0);
+        let totals: Vec<_> = totals.map(|(cause, n)| (cause.to_owned(), n)).collect();
+        self.lost.extend(totals.iter().cloned());
+        self.tell_losses(totals);
+    }
+
+    /// Takes in how much outputs lost so far, as [`Self::losses`] does; what is
+    /// known, and so an answer, lacks nothing of it.
+    pub fn output_losses(&mut self, totals: Vec<(String, u64)>) {
+        self.tell_losses(totals);
+    }
+
+    fn tell_losses(&mut self, totals: Vec<(String, u64)>) {
         let mut grown = BTreeMap::new();
-        for (cause, total) in totals.into_iter().chain(own) {
-            let told = self.told_lost.get(cause).copied().unwrap_or(0);
+        for (cause, total) in totals {
+            let told = self.told_lost.get(&cause).copied().unwrap_or(0);
             if total > told {
-                grown.insert(cause.to_owned(), total - told);
-                self.lost.insert(cause.to_owned(), total);
-                self.told_lost.insert(cause.to_owned(), total);
+                grown.insert(cause.clone(), total - told);
+                self.told_lost.insert(cause, total);
             }
         }
         if !grown.is_empty() {

@@ -407,8 +407,17 @@ fn text(record: &Record) -> String {
     let network = record.network.as_ref();
     put(&mut text, network.and_then(|it| it.transport.as_deref()));
     put(&mut text, network.and_then(|it| it.community_id.as_deref()));
-    for id in [&record.user, &record.container].into_iter().flatten() {
-        put(&mut text, Some(&id.id));
+    if let Some(user) = &record.user {
+        put(&mut text, Some(&user.id));
+        put(&mut text, user.name.as_deref());
+    }
+    put(
+        &mut text,
+        record.container.as_ref().map(|it| it.id.as_str()),
+    );
+    if let Some(pod) = &record.orchestrator {
+        put(&mut text, Some(&pod.resource.id));
+        put(&mut text, pod.resource.name.as_deref());
     }
     put(
         &mut text,

@@ -207,7 +207,10 @@ fn a_record_says_what_is_known_and_why_the_rest_is_not() {
     assert_eq!(told["orchestrator"], orchestrator);
     assert_eq!(told["container"], serde_json::json!({"id": ID}));
     assert_eq!(told["procid"]["unknown"]["orchestrator.namespace"], NO_LOGS);
-    assert_eq!(told["procid"]["cgroup"]["path"], context.path.clone().unwrap());
+    assert_eq!(
+        told["procid"]["cgroup"]["path"],
+        context.path.clone().unwrap()
+    );
 
     context.pod_names = Some(Arc::new(Pod {
         namespace: "shop".to_owned(),

@@ -44,6 +44,7 @@ fn record(more: &Value) -> Record {
             "role": "opener", "verdict": "allow", "provenance": "live",
             "socket": {"type": "stream"}, "exe": {"dev": "254:0", "inode": "12"},
             "ancestry": ["bash", "init"],
+            "cgroup": {"id": "7", "path": "/system.slice/a\\\\x2db.service"},
         },
     });
     merge(&mut record, more);
@@ -117,6 +118,12 @@ fn what_a_record_says_decides() {
         ),
         ("process = { container = \"0123456789ab\" }".to_owned(), LET),
         (
+            "process = { cgroup = \"/system.slice\", unit = \"a\\\\x2db.service\" }".to_owned(),
+            DENIED,
+        ),
+        ("process = { cgroup = \"/system\" }".to_owned(), LET),
+        ("process = { unit = \"b.service\" }".to_owned(), LET),
+        (
             "destination = { cidr = \"203.0.113.0/24\", port = 443, transport = \"tcp\" }"
                 .to_owned(),
             DENIED,
@@ -134,7 +141,7 @@ fn what_a_record_says_decides() {
 fn what_it_does_not_say_is_not_certain() {
     let missing = json!({"process": {
         "executable": null, "hash": null, "user": null, "group": null, "parent": null,
-    }, "procid": {"exe": null, "unknown": {"process.parent": "x", "container.id": "x"}}});
+    }, "procid": {"exe": null, "cgroup": null, "unknown": {"process.parent": "x", "container.id": "x"}}});
     let unknown = record(&missing);
     let ones = "11".repeat(32);
     for fields in [

@@ -209,3 +209,25 @@ proptest! {
         }
     }
 }
+
+#[rstest]
+#[case(json!({}), "curl[5580] connect allowed 203.0.113.7:443")]
+#[case(json!({"process": {"pid": null}}), "curl connect allowed 203.0.113.7:443")]
+#[case(
+    json!({"event": {"category": ["process"], "action": "exit"}, "process": {"executable": "/x", "exit_code": 3}}),
+    "curl[5580] exit /x exited with 3"
+)]
+#[case(
+    json!({"event": {"action": "loss"}, "process": null, "procid": {"lost": {"ring-full": 3}}}),
+    "procid loss 3 ring-full"
+)]
+#[case(json!({"process": {"name": "a\nb\u{1b}"}}), "a\u{fffd}b\u{fffd}[5580] connect allowed 203.0.113.7:443")]
+fn sentences(#[case] patch: serde_json::Value, #[case] sentence: &str) {
+    let mut record = connection(&patch);
+    if let Some(event) = &mut record.event
+        && event.action == "loss"
+    {
+        event.category.clear();
+    }
+    assert_eq!(message(&record), sentence);
+}

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`fields`] | the table of fields |
 //! | [`actions`] | the table of actions, and what fields ask of each other |
+//! | [`template`] | the mapping of every field for Elasticsearch |
 
 use serde_json::{Map, Value};
 
@@ -17,6 +18,7 @@ use fields::{Kind, field};
 
 pub mod actions;
 pub mod fields;
+pub mod template;
 
 /// Everything that is wrong with a record, one sentence each; empty when
 /// nothing is.
