@@ -19,13 +19,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 
 use crate::tcp::local;
 
-/// First of the 65,536 loopback addresses that a load spreads over, so that no
-/// two of its connections have the same addresses and ports.
-const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
+/// First of the 1,048,576 loopback addresses that a load spreads over, so that
+/// no two of its connections have the same addresses and ports.
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 16, 0, 0);
 
 /// The address that a load's connection of that number goes to.
 pub(crate) fn destination(number: u64) -> Ipv4Addr {
-    Ipv4Addr::from_bits(FIRST.to_bits() + (number % 0x1_0000) as u32)
+    Ipv4Addr::from_bits(FIRST.to_bits() + (number % 0x10_0000) as u32)
 }
 
 #[derive(Debug, clap::Args)]
