@@ -34,6 +34,7 @@ mod policy;
 mod pressure;
 mod programs;
 mod replay;
+mod report;
 mod save;
 mod scripts;
 mod speakers;

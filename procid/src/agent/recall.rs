@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use procid_common::policy::NO_RULE;
+use procid_common::{image::ImageId, policy::NO_RULE};
 
 use super::{
     clock::Clock,
@@ -42,12 +42,26 @@ pub struct Recalled {
 }
 
 /// What was found.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
+#[derive(Debug, Default)]
+pub struct Answer<'a> {
     /// Oldest first.
     pub found: Vec<Recalled>,
     /// There was more, which is older.
     pub is_cut: bool,
+    /// The runs that saw it.
+    past: HashMap<i64, Past<'a>>,
+}
+
+impl Answer<'_> {
+    /// Records of the images that were read for it, those before the ones that
+    /// it names included.
+    pub fn images(&self) -> Vec<Record> {
+        let images = self.past.values().flat_map(|past| {
+            let renderer = past.renderer();
+            past.ids.iter().map(move |id| renderer.image(id))
+        });
+        images.collect()
+    }
 }
 
 /// The connections of the past that match, and further images that used them;
@@ -56,13 +70,13 @@ pub struct Answer {
 /// # Errors
 ///
 /// Those of reading.
-pub fn recall(
+pub fn recall<'a>(
     reader: &Reader,
     query: &Query,
-    runs: &[PastRun],
+    runs: &'a [PastRun],
     skip: impl Fn(&PastRun, &PastFlow) -> bool,
-) -> rusqlite::Result<Answer> {
-    let mut past: HashMap<i64, Past<'_>> = HashMap::new();
+) -> rusqlite::Result<Answer<'a>> {
+    let mut past: HashMap<i64, Past<'a>> = HashMap::new();
     let mut seen = HashSet::new();
     let mut answer = Answer::default();
     reader.search(query, runs, &mut |id| {
@@ -88,15 +102,19 @@ pub fn recall(
     answer.found.sort_by_key(|one| (one.at, one.key));
     let over = answer.found.len().saturating_sub(ANSWER_MAX);
     answer.found.drain(..over);
+    answer.past = past;
     Ok(answer)
 }
 
 /// One run, as far as it is needed.
+#[derive(Debug)]
 struct Past<'a> {
     run: &'a PastRun,
     frame: Frame,
     images: Images,
     known: HashSet<i64>,
+    /// Of the images that are known.
+    ids: Vec<ImageId>,
 }
 
 impl<'a> Past<'a> {
@@ -123,6 +141,7 @@ impl<'a> Past<'a> {
             },
             images: Images::new(of.boot_id),
             known: HashSet::new(),
+            ids: Vec::new(),
         }
     }
 
@@ -140,6 +159,7 @@ impl<'a> Past<'a> {
                 };
                 next = past.parent;
                 if let Some(image) = past.image {
+                    self.ids.push(image.id);
                     self.images.restore(image);
                 }
             }
@@ -165,12 +185,16 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// Puts the records of a flow that match.
-    fn put(&self, query: &Query, flow: &PastFlow, found: &mut Vec<Recalled>) {
-        let renderer = Renderer {
+    const fn renderer(&self) -> Renderer<'_> {
+        Renderer {
             frame: &self.frame,
             images: &self.images,
-        };
+        }
+    }
+
+    /// Puts the records of a flow that match.
+    fn put(&self, query: &Query, flow: &PastFlow, found: &mut Vec<Recalled>) {
+        let renderer = self.renderer();
         let connection = &flow.connection;
         let until = self.frame.clock.at(self.run.seen_ns);
         let mut put = |at_ns: u64, record: Record| {

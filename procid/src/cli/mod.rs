@@ -37,6 +37,7 @@ pub mod output;
 pub mod policy;
 pub mod privilege;
 pub mod ps;
+pub mod report;
 pub mod run;
 pub mod save;
 pub mod service;
@@ -69,6 +70,7 @@ enum Command {
     Watch(watch::Watch),
     Ps(ps::Ps),
     Save(save::Save),
+    Report(report::Report),
     Cut(cut::Cut),
     Policy(policy::Policy),
     Block(block::Block),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
             Command::Watch(watch) => watch.execute(),
             Command::Ps(ps) => ps.execute(),
             Command::Save(save) => save.execute(),
+            Command::Report(report) => report.execute(),
             Command::Cut(cut) => cut.execute(),
             Command::Policy(policy) => policy.execute(),
             Command::Block(block) => block.execute(),

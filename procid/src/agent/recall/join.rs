@@ -94,11 +94,22 @@ fn past(reader: &Reader, query: &Query, memory: &Memory) -> rusqlite::Result<Pas
 ///
 /// Those of reading.
 pub fn alone(reader: &Reader, query: &Query) -> rusqlite::Result<Vec<Record>> {
+    Ok(with_images(reader, query)?.0)
+}
+
+/// The same, and records of the images that it names and of those before them.
+///
+/// # Errors
+///
+/// Those of reading.
+pub fn with_images(reader: &Reader, query: &Query) -> rusqlite::Result<(Vec<Record>, Vec<Record>)> {
     let runs = reader.runs()?;
     let answer = recall(reader, query, &runs, |_, _| false)?;
     let covered = coverage(reader, query, &runs)?;
+    let images = answer.images();
     let records = answer.found.into_iter().map(|one: Recalled| one.record);
-    Ok(finish(query, records.collect(), covered, answer.is_cut))
+    let records = finish(query, records.collect(), covered, answer.is_cut);
+    Ok((records, images))
 }
 
 /// Orders, bounds and ends an answer.

@@ -31,9 +31,8 @@ use crate::{
 /// Say what a policy would have done to the connections and sends of the past.
 ///
 /// Nothing is put in force. A record has less than a decision in the kernel: an
-/// executable is named by the path it was run by, and of a cgroup only the number
-/// is kept, so that a rule by `cgroup` or `unit` is not certain. Exit code 1 when
-/// there was nothing to judge.
+/// executable is named by the path it was run by. Exit code 1 when there was
+/// nothing to judge.
 #[derive(Debug, clap::Args)]
 pub struct PolicyReplay {
     /// The policy; `-` is stdin.

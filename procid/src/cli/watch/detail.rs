@@ -5,7 +5,10 @@ use super::{
     view::Row,
 };
 use crate::{
-    cli::{output::printable, who::text::block},
+    cli::{
+        output::printable,
+        who::{ancestors::Ancestors, text::block},
+    },
     records::Record,
 };
 
@@ -15,30 +18,30 @@ pub fn lines(model: &Model, row: &Row<'_>) -> Vec<String> {
         Row::Connection(connection) => {
             let mut record = connection.record.clone();
             put_bytes(&mut record, connection.sent, connection.received);
-            let mut lines = about(&record);
-            lines.extend(descent(model, &record));
+            let mut lines = about(model, &record);
+            lines.extend(end(model, &record));
             for speaker in &connection.speakers {
                 lines.push(String::new());
                 lines.push("also used by".to_owned());
-                lines.extend(about(speaker).into_iter().skip(1));
+                lines.extend(about(model, speaker).into_iter().skip(1));
             }
             lines
         }
         Row::Denial(denial) => {
-            let mut lines = about(&denial.record);
+            let mut lines = about(model, &denial.record);
             if let Some(rule) = &denial.record.rule {
                 let name = rule.name.as_deref().unwrap_or("(default)");
                 let version = rule.version.as_deref().unwrap_or("unknown");
                 let (name, version) = (printable(name), printable(version));
                 lines.insert(1, format!("rule       {name}, of policy {version}"));
             }
-            lines.extend(descent(model, &denial.record));
+            lines.extend(end(model, &denial.record));
             lines
         }
         Row::Image(image, _) => {
             // The first line is about a connection.
-            let mut lines: Vec<_> = about(&image.record).into_iter().skip(1).collect();
-            lines.extend(descent(model, &image.record));
+            let mut lines: Vec<_> = about(model, &image.record).into_iter().skip(1).collect();
+            lines.extend(end(model, &image.record));
             lines
         }
     }
@@ -63,10 +66,10 @@ fn put_bytes(record: &mut Record, sent: Option<u64>, received: Option<u64>) {
 }
 
 /// As `procid who` tells it, without its margin.
-fn about(record: &Record) -> Vec<String> {
+fn about(model: &Model, record: &Record) -> Vec<String> {
     let mut text = Vec::new();
     // Writing to memory cannot fail.
-    let _ = block(record, &mut text);
+    let _ = block(record, &ancestors(model, record), &mut text);
     String::from_utf8_lossy(&text)
         .lines()
         .filter(|line| !line.is_empty())
@@ -74,28 +77,18 @@ fn about(record: &Record) -> Vec<String> {
         .collect()
 }
 
-/// The ancestors by name, nearest first, each on a line, as far as they run.
-fn descent(model: &Model, record: &Record) -> Vec<String> {
-    let ancestry = record.procid.as_ref().and_then(|it| it.ancestry.as_ref());
-    let mut lines = Vec::new();
-    for id in ancestry.into_iter().flatten() {
-        let image = model.image(id);
-        let process = image.and_then(|image| image.record.process.as_deref());
-        let line = match process {
-            Some(process) => {
-                let pid = process.pid.unwrap_or(0);
-                let path = process.executable.as_deref().or(process.name.as_deref());
-                format!("{pid} {}", printable(path.unwrap_or("?")))
-            }
-            None => format!("(ended) {}", printable(id)),
-        };
-        let label = if lines.is_empty() { "child of" } else { "" };
-        lines.push(format!("{label:<10} {line}"));
+/// Its ancestors, as far as they run.
+fn ancestors(model: &Model, record: &Record) -> Ancestors {
+    let mut ancestors = Ancestors::default();
+    for entity in ancestors.wanted(record) {
+        let image = model.image(&entity).map(|image| image.record.clone());
+        ancestors.learn(entity, image);
     }
-    if let Some(id) = entity(record)
-        && model.image(id).is_some_and(|image| image.ended.is_some())
-    {
-        lines.push("ended".to_owned());
-    }
-    lines
+    ancestors
+}
+
+/// A last line where the image has ended.
+fn end(model: &Model, record: &Record) -> Option<String> {
+    let image = entity(record).and_then(|id| model.image(id))?;
+    image.ended.is_some().then(|| "ended".to_owned())
 }

@@ -5,6 +5,7 @@
 //! | [`question`] | flags to a [`Query`](crate::flow::Query) |
 //! | [`printer`] | records in the format asked for, and what the answer covers |
 //! | [`text`] | a connection as people read it |
+//! | [`ancestors`] | the images before those that acted |
 //! | [`csv`] | a connection as a line of a table |
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     snapshot,
 };
 
+pub mod ancestors;
 pub mod csv;
 pub mod printer;
 pub mod question;
@@ -90,7 +92,7 @@ impl Who {
             Err(Trouble::Agent(ClientError::NoAgent { .. })) => {}
             done => return done.map_err(Failure::from),
         }
-        from_kernel(&query, &mut printer)
+        print(&of_kernel(&query)?, &mut printer)
     }
 }
 
@@ -133,10 +135,26 @@ async fn from_agent<W: Write>(
     while let Some(record) = answer.next().await? {
         match coverage(&record) {
             Some(coverage) => covered = Some(coverage.clone()),
-            None => printer.record(&record)?,
+            None => {
+                ask_ancestors(client, &record, printer).await?;
+                printer.record(&record)?;
+            }
         }
     }
     Ok(printer.end(covered.as_ref())?)
+}
+
+/// Asks for the ancestors that are to be named.
+async fn ask_ancestors<W: Write>(
+    client: &Client,
+    record: &Record,
+    printer: &mut Printer<W>,
+) -> Result<(), ClientError> {
+    for entity in printer.wanted(record) {
+        let image = client.process(&entity).await?;
+        printer.ancestors.learn(entity, image);
+    }
+    Ok(())
 }
 
 /// What the history in a state directory knows.
@@ -145,26 +163,34 @@ fn from_history<W: Write>(
     query: &Query,
     printer: &mut Printer<W>,
 ) -> Result<Code, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("--state-dir: {error}"));
-    let reader = Reader::open(state_dir).map_err(|error| match &error {
-        ReadError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            Failure::refused(format!("--state-dir: {error}"))
-        }
-        _ => failed(&error),
-    })?;
-    let records = join::alone(&reader, query).map_err(|error| failed(&error))?;
+    let reader = history_in(state_dir)?;
+    let (records, images) = join::with_images(&reader, query)
+        .map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
+    printer.ancestors.learn_all(images);
     print(&records, printer)
 }
 
+/// The history in a state directory.
+pub(super) fn history_in(state_dir: &Path) -> Result<Reader, Failure> {
+    Reader::open(state_dir).map_err(|error| {
+        let sentence = format!("--state-dir: {error}");
+        match &error {
+            ReadError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Failure::refused(sentence)
+            }
+            _ => Failure::usage(sentence),
+        }
+    })
+}
+
 /// What is open now, of the kernel's socket table and /proc.
-fn from_kernel<W: Write>(query: &Query, printer: &mut Printer<W>) -> Result<Code, Failure> {
-    let records = snapshot::who(query).map_err(|error| {
+pub(super) fn of_kernel(query: &Query) -> Result<Vec<Record>, Failure> {
+    snapshot::who(query).map_err(|error| {
         Failure::no_agent(format!(
             "no agent answers, and the kernel's socket table cannot be read: {error}; start \
              'procid run' or ask as root"
         ))
-    })?;
-    print(&records, printer)
+    })
 }
 
 fn print<W: Write>(records: &[Record], printer: &mut Printer<W>) -> Result<Code, Failure> {
@@ -198,6 +224,7 @@ async fn follow<W: Write>(
             }
             let key = key(&record);
             if !seen.contains(&key) && !present.contains(&key) {
+                ask_ancestors(client, &record, printer).await?;
                 printer.record(&record)?;
             }
             present.insert(key);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{csv, text};
+use super::{ancestors::Ancestors, csv, text};
 use crate::{
     cli::{
         failure::{Code, Failure},
@@ -25,6 +25,8 @@ pub struct Printer<W> {
     format: Format,
     out: W,
     found: u64,
+    /// What text names of them.
+    pub ancestors: Ancestors,
 }
 
 impl<W: Write> Printer<W> {
@@ -33,6 +35,15 @@ impl<W: Write> Printer<W> {
             format,
             out,
             found: 0,
+            ancestors: Ancestors::default(),
+        }
+    }
+
+    /// Ancestors that would be named with a record, and are not known yet.
+    pub fn wanted(&self, record: &Record) -> Vec<String> {
+        match self.format {
+            Format::Text => self.ancestors.wanted(record),
+            Format::Json | Format::Csv => Vec::new(),
         }
     }
 
@@ -57,7 +68,7 @@ impl<W: Write> Printer<W> {
         let written = match self.format {
             Format::Json => json(record, &mut self.out),
             Format::Csv => csv::row(record, &mut self.out),
-            Format::Text => text::block(record, &mut self.out),
+            Format::Text => text::block(record, &self.ancestors, &mut self.out),
         };
         written.map_err(|error| Failure::of_stdout(&error))
     }
@@ -77,7 +88,7 @@ impl<W: Write> Printer<W> {
     /// The output is gone; or nothing matched, with what was covered.
     pub fn end(&mut self, coverage: Option<&Coverage>) -> Result<Code, Failure> {
         let found = self.found > 0;
-        let lines = lines(coverage);
+        let lines = covered(coverage);
         let written = match self.format {
             Format::Json => coverage.map_or(Ok(()), |coverage| {
                 let record = Record {
@@ -116,7 +127,7 @@ fn json(record: &Record, out: &mut impl Write) -> io::Result<()> {
 
 /// What an answer could have missed: its time and losses, then each path that
 /// is not covered.
-fn lines(coverage: Option<&Coverage>) -> Vec<String> {
+pub(in crate::cli) fn covered(coverage: Option<&Coverage>) -> Vec<String> {
     let Some(coverage) = coverage else {
         return vec!["what the answer covers is not known".to_owned()];
     };

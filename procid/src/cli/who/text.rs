@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use super::ancestors::Ancestors;
 use crate::{
     cli::output::{duration, local, printable},
     records::{Endpoint, HashState, Orchestrator, Process, Record, line::bytes},
@@ -14,7 +15,7 @@ use crate::{
 /// # Errors
 ///
 /// Of writing.
-pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
+pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(record))?;
     let procid = record.procid.as_deref();
     let mut line = |name: &str, value: &str| writeln!(out, "    {name:<10} {value}");
@@ -53,6 +54,11 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
     if let Some(user) = &record.user {
         line("user", &with(&user.id, user.name.as_deref()))?;
     }
+    if let Some(uid) = procid.and_then(|procid| procid.loginuid) {
+        let session = procid.and_then(|procid| procid.sessionid);
+        let session = session.map_or_else(String::new, |id| format!(", session {id}"));
+        line("login", &format!("{uid}{session}"))?;
+    }
     if let Some(container) = &record.container {
         line(
             "container",
@@ -80,9 +86,13 @@ pub fn block(record: &Record, out: &mut impl Write) -> io::Result<()> {
         }
         None => line("parent", &not_known(record, "process.parent"))?,
     }
-    if let Some(ancestry) = procid.and_then(|procid| procid.ancestry.as_ref()) {
-        let ids: Vec<_> = ancestry.iter().map(|id| printable(id)).collect();
-        line("ancestry", &ids.join(" < "))?;
+    for (depth, (entity, process)) in ancestors.of(record).into_iter().enumerate() {
+        let name = if depth == 0 { "ancestry" } else { "" };
+        let what = match process {
+            Some(process) => image(process),
+            None => format!("entity {}, not described here", printable(entity)),
+        };
+        line(name, &format!("{}{what}", indent(depth)))?;
     }
     if let Some(script) = procid.and_then(|procid| procid.script.as_ref()) {
         let sha256 = script.hash.sha256.as_deref().unwrap_or("none");
@@ -203,6 +213,14 @@ fn endpoint(end: Option<&Endpoint>) -> String {
 }
 
 /// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
+/// Before the name of an image that was made by the one a line above.
+fn indent(depth: usize) -> String {
+    match depth {
+        0 => String::new(),
+        depth => format!("{}└ ", "  ".repeat(depth - 1)),
+    }
+}
+
 fn image(process: &Process) -> String {
     let parts: Vec<Cow<'_, str>> = [
         process.name.as_deref().map(printable),
@@ -323,7 +341,7 @@ mod tests {
             ..Record::default()
         };
         let mut out = Vec::new();
-        block(&record, &mut out).unwrap();
+        block(&record, &Ancestors::default(), &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         for line in [
             "? ? -> [2001:db8::7]:443, connect success\n",
@@ -334,6 +352,52 @@ mod tests {
         ] {
             assert!(out.contains(line), "{line:?} is not in:\n{out}");
         }
+    }
+
+    #[test]
+    fn ancestors_are_a_tree() {
+        let of = |name: &str, parent: Option<Box<Process>>| Process {
+            name: Some(name.to_owned()),
+            entity_id: Some(format!("{name}-id")),
+            parent,
+            ..Process::default()
+        };
+        let record = Record {
+            process: Some(Box::new(of("curl", Some(Box::new(of("bash", None)))))),
+            procid: Some(Box::new(Procid {
+                ancestry: Some(
+                    ["bash-id", "gone-id", "init-id"]
+                        .map(str::to_owned)
+                        .to_vec(),
+                ),
+                ..Procid::default()
+            })),
+            ..Record::default()
+        };
+        let mut ancestors = Ancestors::default();
+        assert_eq!(ancestors.wanted(&record), ["gone-id", "init-id"]);
+        ancestors.learn("gone-id".to_owned(), None);
+        ancestors.learn_all([Record {
+            process: Some(Box::new(of("in\x1bit", None))),
+            ..Record::default()
+        }]);
+        ancestors.learn(
+            "init-id".to_owned(),
+            Some(Record {
+                process: Some(Box::new(of("in\x1bit", None))),
+                ..Record::default()
+            }),
+        );
+        assert_eq!(ancestors.wanted(&record), Vec::<String>::new());
+        let mut out = Vec::new();
+        block(&record, &ancestors, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let tree = concat!(
+            "    ancestry   in\\u{1b}it, entity in\\u{1b}it-id\n",
+            "               └ entity gone-id, not described here\n",
+            "                 └ bash, entity bash-id\n",
+        );
+        assert!(out.contains(tree), "{out}");
     }
 
     #[test]
@@ -358,6 +422,8 @@ mod tests {
                 ..Orchestrator::default()
             }),
             procid: Some(Box::new(Procid {
+                loginuid: Some(1001),
+                sessionid: Some(3),
                 unit: owned("docker.service"),
                 cgroup: Some(Cgroup {
                     id: "7".to_owned(),
@@ -368,10 +434,11 @@ mod tests {
             ..Record::default()
         };
         let mut out = Vec::new();
-        block(&record, &mut out).unwrap();
+        block(&record, &Ancestors::default(), &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         for line in [
             "    user       1000 (al\\u{1b}ice)\n",
+            "    login      1001, session 3\n",
             "    container  c0ffee (docker)\n",
             "    pod        shop/web-0 (8d7f)\n",
             "    unit       docker.service\n",

@@ -205,7 +205,10 @@ fn a_row_tells_all_of_it() {
     }
     press(&host, &mut ui, &[KeyCode::PageUp; 2]);
     let text = lines(&host, &mut ui).join("\n");
-    assert!(text.contains("child of   1 /sbin/init"), "{text}");
+    assert!(
+        text.contains("ancestry") && text.contains("pid 1, /sbin/init"),
+        "{text}"
+    );
     assert!(
         text.contains("bytes      1536 sent, 3145728 received"),
         "{text}"
