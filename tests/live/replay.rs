@@ -9,13 +9,12 @@ use serde_json::Value;
 const EPERM: i32 = 1;
 
 /// The lines of an answer, and the last one, which is of all.
-fn replay(stage: &Stage, policy: &str) -> (Vec<Value>, Value) {
+fn replay(stage: &Stage, policy: &str, further: &[&str]) -> (Vec<Value>, Value) {
     let file = stage.scratch.path().join("replayed.toml");
     fs::write(&file, policy).unwrap();
     let file = file.display().to_string();
-    let output = stage
-        .agent
-        .ask(&["policy", "replay", "--since", "-10min", "--json", &file]);
+    let arguments = ["policy", "replay", "--since", "-10min", "--json", &file];
+    let output = stage.agent.ask(&[&arguments, further].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let lines = output.stdout.split(|&byte| byte == b'\n');
@@ -72,7 +71,7 @@ fn what_is_said_of_the_past_is_what_is_done() {
         other.sha256,
         other.path.display(),
     );
-    let (lines, all) = replay(&stage, &policy);
+    let (lines, all) = replay(&stage, &policy, &[]);
     assert_eq!(all["judged"], before.len());
     assert_eq!(all["allowed"], 0);
     assert_eq!(all["coverage"]["provenance"], "live");
@@ -98,9 +97,19 @@ fn what_is_said_of_the_past_is_what_is_done() {
         assert_eq!(line["rule"], rule, "{line}");
         assert_eq!(line["count"], 1);
     }
-    // What was denied since would pass under one that denies nothing.
+    // Its history alone says the same; that question had all of it written.
     stage.agent.settle(&after);
-    let (_, all) = replay(&stage, "mode = \"enforce\"\ndefault = \"allow\"\n");
+    let (lines, now) = replay(&stage, &policy, &[]);
+    let state = stage.agent.socket().with_file_name("state");
+    let (of_history, past) = replay(&stage, &policy, &["--state-dir", state.to_str().unwrap()]);
+    assert_eq!(of_history, lines);
+    assert_eq!(past["judged"], before.len() + after.len());
+    for count in ["judged", "denied", "allowed", "uncertain"] {
+        assert_eq!(past[count], now[count], "{past}");
+    }
+    assert_eq!(past["coverage"]["provenance"], "history");
+    // What was denied since would pass under one that denies nothing.
+    let (_, all) = replay(&stage, "mode = \"enforce\"\ndefault = \"allow\"\n", &[]);
     assert_eq!(all["allowed"], denied.len());
     assert_eq!(all["denied"], 0);
 }

@@ -25,6 +25,10 @@ use crate::{
     time::rfc3339_ns,
 };
 
+/// Images that are read before one that a flow names: its ancestors, and what
+/// their processes ran before.
+const LINE_MAX: usize = 4 * ANCESTRY_MAX;
+
 pub mod coverage;
 pub mod join;
 #[cfg(test)]
@@ -148,16 +152,17 @@ impl<'a> Past<'a> {
     /// Reads the images that a flow names, and those before them.
     fn learn(&mut self, reader: &Reader, flow: &PastFlow) -> rusqlite::Result<()> {
         for number in &flow.images {
-            let mut next = Some(*number);
-            for _ in 0..=ANCESTRY_MAX {
-                let Some(number) = next else { break };
+            let mut line = vec![*number];
+            for _ in 0..=LINE_MAX {
+                let Some(number) = line.pop() else { break };
                 if !self.known.insert(number) {
-                    break;
+                    continue;
                 }
                 let Some(past) = reader.image(number)? else {
-                    break;
+                    continue;
                 };
-                next = past.parent;
+                line.extend(past.previous);
+                line.extend(past.parent);
                 if let Some(image) = past.image {
                     self.ids.push(image.id);
                     self.images.restore(image);

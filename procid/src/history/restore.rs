@@ -60,6 +60,8 @@ pub struct PastImage {
     pub status: Option<u32>,
     /// `images.id` of its parent.
     pub parent: Option<i64>,
+    /// The same of the image that its process ran before.
+    pub previous: Option<i64>,
 }
 
 /// Columns of an actor, of its image and of a judgement: [`actor`],
@@ -123,7 +125,7 @@ impl Reader {
             "SELECT {ACTOR}, {IMAGE}, i.entity, i.flags, i.born, i.ended, i.status, i.snapshot, \
              i.sequence, coalesce(i.args, o.args), m.pid, m.start, m.exec, v.pid, v.start, v.exec, \
              p.path, p.dev, p.inode, p.fs, p.sha256, p.grade, p.reason, p.script, p.script_dev, \
-             p.script_inode, p.script_sha256, p.script_grade, p.script_reason, i.parent \
+             p.script_inode, p.script_sha256, p.script_grade, p.script_reason, i.parent, i.previous \
              FROM images i LEFT JOIN programs p ON p.id = i.program \
              LEFT JOIN actors a ON a.id = i.actor LEFT JOIN places c ON c.id = a.place \
              LEFT JOIN images o ON o.id = i.root LEFT JOIN images m ON m.id = i.parent \
@@ -297,6 +299,7 @@ fn image(row: &Row<'_>) -> Result<PastImage> {
         image,
         status: row.get(at + 4)?,
         parent: row.get(at + 27)?,
+        previous: row.get(at + 28)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde_json::json;
@@ -12,10 +12,12 @@ use super::{
         AgentSocket,
         failure::{Code, Failure},
         output::{count, local, losses, printable},
+        who,
     },
     file,
 };
 use crate::{
+    agent::recall::join,
     api::{accounts::Accounts, client::Client},
     flow::Query,
     policy::{
@@ -47,6 +49,10 @@ pub struct PolicyReplay {
     /// NDJSON instead of text: a line for each kind of act, the last one for all.
     #[arg(long)]
     json: bool,
+    /// Ask no agent, but the history in this state directory, such as a copy;
+    /// nothing in it is changed.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     socket: AgentSocket,
 }
@@ -68,9 +74,14 @@ impl PolicyReplay {
             until: self.until,
             ..Query::default()
         };
-        let client = Client::new(self.socket.socket);
         let mut replay = Replay::new(&policy);
-        let covered = super::super::runtime()?.block_on(judge(&client, &query, &mut replay))?;
+        let covered = match &self.state_dir {
+            Some(state_dir) => judge_history(state_dir, &query, &mut replay)?,
+            None => {
+                let client = Client::new(self.socket.socket);
+                super::super::runtime()?.block_on(judge(&client, &query, &mut replay))?
+            }
+        };
         let mut out = io::stdout().lock();
         let told = Told {
             name: &name,
@@ -113,6 +124,32 @@ async fn judge(
             }
         }
         replay.judge(&record, &images);
+    }
+    Ok(covered)
+}
+
+/// Judges every act that the history in a state directory knows of.
+fn judge_history(
+    state_dir: &Path,
+    query: &Query,
+    replay: &mut Replay<'_>,
+) -> Result<Option<Coverage>, Failure> {
+    let reader = who::history_in(state_dir)?;
+    let (records, known) = join::with_images(&reader, query)
+        .map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
+    let mut images = Images::default();
+    for image in known {
+        let process = image.process.as_ref();
+        if let Some(entity) = process.and_then(|process| process.entity_id.clone()) {
+            images.learn(entity, Some(image));
+        }
+    }
+    let mut covered = None;
+    for record in &records {
+        match coverage(record) {
+            Some(coverage) => covered = Some(coverage.clone()),
+            None => replay.judge(record, &images),
+        }
     }
     Ok(covered)
 }
