@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
-use rusqlite::{Connection as Database, ErrorCode, OpenFlags};
+use rusqlite::{Connection as Database, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::fact::Gap;
 
@@ -32,6 +32,10 @@ const CHECK_TIME: Duration = Duration::from_secs(1);
 const BUSY_TIME: Duration = Duration::from_secs(5);
 /// Instructions of SQLite's machine between two looks at the clock.
 const CHECK_STEPS: i32 = 10_000;
+/// Without it SQLite plans a statement again whenever a value is bound to it that
+/// might have made for another plan
+/// (<https://www.sqlite.org/queryplanner-ng.html#qpstab>).
+pub(super) const STABLE_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 /// Cause of a [`Gap`]: what a damaged file held.
 pub const DAMAGED: &str = "damaged-file";
 
@@ -152,6 +156,7 @@ fn look(path: &Path) -> Result<Database, FileError> {
 
 fn prepare(database: &Database) -> rusqlite::Result<()> {
     database.busy_timeout(BUSY_TIME)?;
+    database.set_db_config(STABLE_PLANS, true)?;
     // Only a new file takes these two.
     database.pragma_update(None, "page_size", 4096)?;
     database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;

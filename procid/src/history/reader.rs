@@ -12,7 +12,7 @@ use rusqlite::{Connection as Database, OpenFlags, Result, Row};
 
 use super::{
     fact::{Gap, Run},
-    file::{FILE, VERSION, migrate},
+    file::{FILE, STABLE_PLANS, VERSION, migrate},
     value::boot,
 };
 use crate::{identity::hash::settle::Offset, records};
@@ -292,6 +292,7 @@ fn try_open(path: &Path, immutable: bool) -> Result<Database> {
         | OpenFlags::SQLITE_OPEN_URI;
     let database = Database::open_with_flags(uri(path, immutable), flags)?;
     database.busy_timeout(BUSY_TIME)?;
+    database.set_db_config(STABLE_PLANS, true)?;
     database.pragma_update(None, "temp_store", "MEMORY")?;
     database.set_prepared_statement_cache_capacity(64);
     database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
