@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use super::{ANSWER_MAX, Recalled, coverage::coverage, recall};
+use super::{ANSWER_MAX, Answer, Recalled, coverage::coverage, recall};
 use crate::{
     agent::{handle::Memory, render},
     flow::Query,
@@ -94,7 +94,9 @@ fn past(reader: &Reader, query: &Query, memory: &Memory) -> rusqlite::Result<Pas
 ///
 /// Those of reading.
 pub fn alone(reader: &Reader, query: &Query) -> rusqlite::Result<Vec<Record>> {
-    Ok(with_images(reader, query)?.0)
+    let runs = reader.runs()?;
+    let answer = recall(reader, query, &runs, |_, _| false)?;
+    whole(reader, query, &runs, answer)
 }
 
 /// The same, and records of the images that it names and of those before them.
@@ -105,11 +107,19 @@ pub fn alone(reader: &Reader, query: &Query) -> rusqlite::Result<Vec<Record>> {
 pub fn with_images(reader: &Reader, query: &Query) -> rusqlite::Result<(Vec<Record>, Vec<Record>)> {
     let runs = reader.runs()?;
     let answer = recall(reader, query, &runs, |_, _| false)?;
-    let covered = coverage(reader, query, &runs)?;
     let images = answer.images();
+    Ok((whole(reader, query, &runs, answer)?, images))
+}
+
+fn whole(
+    reader: &Reader,
+    query: &Query,
+    runs: &[PastRun],
+    answer: Answer<'_>,
+) -> rusqlite::Result<Vec<Record>> {
+    let covered = coverage(reader, query, runs)?;
     let records = answer.found.into_iter().map(|one: Recalled| one.record);
-    let records = finish(query, records.collect(), covered, answer.is_cut);
-    Ok((records, images))
+    Ok(finish(query, records.collect(), covered, answer.is_cut))
 }
 
 /// Orders, bounds and ends an answer.

@@ -10,12 +10,15 @@ use sha2::{Digest as _, Sha256};
 use super::{
     case::{Case, Node, Tree},
     timeline,
-    words::{anchor, end, hash, lasted, link, name, short_hash, start, verdict},
+    words::{anchor, lasted, link, name, short_hash, start, verdict},
 };
 use crate::{
     cli::{
         output::{count, local, printable},
-        who::printer::covered,
+        who::{
+            printer::covered,
+            text::{endpoint as end, hash},
+        },
     },
     flow::Query,
     records::Record,
@@ -350,7 +353,7 @@ fn image(tree: &Tree, entity: &str, node: &Node) -> Markup {
                 @if process.is_none() { "named as an ancestor; nothing else is known of it" }
             }
             td { code { (text(process.and_then(|it| it.command_line.as_deref()))) } }
-            td { code { (hash(node)) } }
+            td { code { (hash(process, node.hash.as_ref())) } }
             td { (text(node.user.as_deref())) }
             td { (login.map_or_else(String::new, |uid| uid.to_string())) }
             td {

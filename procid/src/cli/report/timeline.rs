@@ -6,9 +6,13 @@ use maud::{Markup, html};
 
 use super::{
     case::{Case, Node},
-    words::{anchor, end, lasted, name, start, verdict},
+    words::{anchor, lasted, name, start, verdict},
 };
-use crate::{cli::output::local, records::Record, time::rfc3339_ns};
+use crate::{
+    cli::{output::local, who::text::endpoint as end},
+    records::Record,
+    time::rfc3339_ns,
+};
 
 /// Lines of the picture: further images are in the tables.
 const LINES_MAX: usize = 80;

@@ -2,10 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::case::Node;
 use crate::{
     cli::output::{duration, local, printable},
-    records::{Endpoint, Process, Record},
+    records::{Process, Record},
 };
 
 /// Digits of a hash where the whole is elsewhere on the page.
@@ -37,38 +36,6 @@ pub fn link(process: Option<&Process>) -> Markup {
             Some(entity) => a href={ "#" (anchor(entity)) } { (name(process)) },
             None => (name(process)),
         }
-    }
-}
-
-pub fn end(end: Option<&Endpoint>) -> String {
-    let Some(end) = end else {
-        return "not known".to_owned();
-    };
-    match (end.ip, end.port) {
-        (Some(std::net::IpAddr::V6(ip)), Some(port)) => format!("[{ip}]:{port}"),
-        (Some(ip), Some(port)) => format!("{ip}:{port}"),
-        (Some(ip), None) => ip.to_string(),
-        (None, Some(port)) => format!(":{port}"),
-        (None, None) => "not known".to_owned(),
-    }
-}
-
-pub fn hash(node: &Node) -> String {
-    let sha256 = node
-        .process
-        .as_ref()
-        .and_then(|process| process.hash.as_ref());
-    let state = node.hash.as_ref();
-    match (sha256, state) {
-        (Some(hash), Some(state)) => {
-            format!("{} ({})", printable(&hash.sha256), printable(&state.grade))
-        }
-        (Some(hash), None) => printable(&hash.sha256).into_owned(),
-        (None, Some(state)) => {
-            let reason = state.reason.as_deref().unwrap_or("no reason was given");
-            format!("not known: {}", printable(reason))
-        }
-        (None, None) => "not known".to_owned(),
     }
 }
 

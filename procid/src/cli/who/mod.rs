@@ -164,8 +164,13 @@ fn from_history<W: Write>(
     printer: &mut Printer<W>,
 ) -> Result<Code, Failure> {
     let reader = history_in(state_dir)?;
-    let (records, images) = join::with_images(&reader, query)
-        .map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
+    let answer = if printer.names_ancestors() {
+        join::with_images(&reader, query)
+    } else {
+        join::alone(&reader, query).map(|records| (records, Vec::new()))
+    };
+    let (records, images) =
+        answer.map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
     printer.ancestors.learn_all(images);
     print(&records, printer)
 }

@@ -39,11 +39,17 @@ impl<W: Write> Printer<W> {
         }
     }
 
+    /// Ancestors are named with each record.
+    pub fn names_ancestors(&self) -> bool {
+        self.format == Format::Text
+    }
+
     /// Ancestors that would be named with a record, and are not known yet.
     pub fn wanted(&self, record: &Record) -> Vec<String> {
-        match self.format {
-            Format::Text => self.ancestors.wanted(record),
-            Format::Json | Format::Csv => Vec::new(),
+        if self.names_ancestors() {
+            self.ancestors.wanted(record)
+        } else {
+            Vec::new()
         }
     }
 

@@ -200,7 +200,7 @@ fn headline(record: &Record) -> String {
     line
 }
 
-fn endpoint(end: Option<&Endpoint>) -> String {
+pub(in crate::cli) fn endpoint(end: Option<&Endpoint>) -> String {
     let ip = end.and_then(|end| end.ip);
     let port = end.and_then(|end| end.port);
     match (ip, port) {
@@ -212,7 +212,6 @@ fn endpoint(end: Option<&Endpoint>) -> String {
     }
 }
 
-/// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
 /// Before the name of an image that was made by the one a line above.
 fn indent(depth: usize) -> String {
     match depth {
@@ -221,6 +220,7 @@ fn indent(depth: usize) -> String {
     }
 }
 
+/// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
 fn image(process: &Process) -> String {
     let parts: Vec<Cow<'_, str>> = [
         process.name.as_deref().map(printable),
@@ -238,7 +238,7 @@ fn image(process: &Process) -> String {
 }
 
 /// The hash with the grade it has earned, or why there is none.
-fn hash(process: Option<&Process>, state: Option<&HashState>) -> String {
+pub(in crate::cli) fn hash(process: Option<&Process>, state: Option<&HashState>) -> String {
     let sha256 = process.and_then(|process| process.hash.as_ref());
     match (sha256, state) {
         (Some(hash), Some(state)) => {
