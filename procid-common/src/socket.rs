@@ -291,7 +291,7 @@ pub struct Attempt {
     pub rule: u32,
     /// The first audit rule passed on the way, or [`crate::policy::NO_RULE`].
     pub audit: u32,
-    /// 1: the rule turns on a hash that is not known.
+    /// One of [`crate::policy::unknown`].
     pub unknown: u32,
 }
 

@@ -23,9 +23,11 @@ pub(crate) const NAME_SLACK: usize = 256;
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<u8, { 8 << 20 }> = RingBuf::new();
 
+pub(crate) const IMAGES_MAX: usize = 65_536;
+
 /// Live images.
 #[btf_map]
-pub(crate) static IMAGES: HashMap<ImageId, ImageRecord, 65_536> = HashMap::new();
+pub(crate) static IMAGES: HashMap<ImageId, ImageRecord, IMAGES_MAX> = HashMap::new();
 
 /// Not 0: [`IMAGES`] has had no room for an image. One that is not there may be
 /// it, and what its process says of its file is then not taken for true.

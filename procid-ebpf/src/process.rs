@@ -119,7 +119,7 @@ fn try_fork(child: Typed) -> Option<()> {
     remember(&fork.image);
     if let Some(hash) = IMAGE_HASHES.get_ptr(image_parent) {
         // SAFETY: a map value, written once.
-        let _ = IMAGE_HASHES.insert(image_id, unsafe { &*hash }, 0);
+        remember_hash(image_id, unsafe { &*hash });
     }
     inherit(image_parent, image_id, true);
     emit::<Fork>(fork, Loss::RingProcess);
@@ -501,7 +501,7 @@ fn try_exit() -> Option<()> {
 
 #[inline(always)]
 fn remember_hash(image: ImageId, sha256: &[u8; 32]) {
-    if IMAGE_HASHES.insert(image, sha256, 0).is_err() {
+    if IMAGES.get_ptr(image).is_some() && IMAGE_HASHES.insert(image, sha256, 0).is_err() {
         lost(Loss::PolicyOverflow);
     }
 }

@@ -4,7 +4,12 @@
 use std::{fs, process::Command};
 
 use procid_tests::{
-    listener, program::Program, records::text, scratch::Image, stage::Stage, truth::Knocks,
+    listener,
+    program::Program,
+    records::{has_flag, text},
+    scratch::Image,
+    stage::Stage,
+    truth::Knocks,
 };
 use serde_json::Value;
 
@@ -40,10 +45,23 @@ fn only(image: &Image) -> String {
     )
 }
 
+/// Nothing but what it is and launches may connect, and what is not known falls
+/// on these sides.
+fn sides(image: &Image, process: &str, unknown_hash: &str, on_overflow: &str) -> String {
+    format!(
+        "mode = \"enforce\"\ndefault = \"deny\"\nunknown_hash = \"{unknown_hash}\"\n\
+         on_overflow = \"{on_overflow}\"\n\n[[rule]]\nname = \"it\"\naction = \"allow\"\n\
+         process = {}\n",
+        process.replace("IT", &image.path.display().to_string())
+    )
+}
+
 /// Starts them, and waits until all live.
-fn crowd(stage: &Stage, image: &Image, count: usize, every: usize, to: &str) -> Program {
-    let (count, every) = (count.to_string(), every.to_string());
-    let arguments = ["crowd", "--count", &count, "--every", &every, "--to", to];
+fn crowd(stage: &Stage, image: &Image, [count, every, rounds]: [usize; 3], to: &str) -> Program {
+    let [count, every, rounds] = [count, every, rounds].map(|it| it.to_string());
+    let arguments = [
+        "crowd", "--count", &count, "--every", &every, "--rounds", &rounds, "--to", to,
+    ];
     let mut crowd = stage.start_file(&image.path, arguments);
     crowd.knocks();
     crowd
@@ -72,7 +90,7 @@ fn fifty_thousand_live_processes_are_told_apart() {
     let stage = Stage::new();
     let other = stage.scratch.program("other");
     stage.apply(&only(&stage.app), &[]);
-    let mut crowds = [&stage.app, &other].map(|it| crowd(&stage, it, EACH, 50, &address));
+    let mut crowds = [&stage.app, &other].map(|it| crowd(&stage, it, [EACH, 50, 1], &address));
     let [allowed, denied] = crowds.each_mut().map(answers);
     assert_eq!((allowed.done, allowed.denied, allowed.failed), (500, 0, 0));
     assert_eq!((denied.done, denied.denied, denied.failed), (0, 500, 0));
@@ -91,25 +109,26 @@ fn fifty_thousand_live_processes_are_told_apart() {
 }
 
 /// An image that there is no room for is not known, whatever its process says
-/// of itself.
+/// of itself, and is not what `unknown_hash` is for.
 #[test]
-fn an_image_too_many_is_unknown_and_counted() {
+fn an_image_too_many_falls_on_the_side_of_on_overflow() {
     const ALL: usize = IMAGES + 4_464;
     const ACTS: u64 = 1_000;
     let _room = PidMax::raised_to(2 * ALL);
     let to = listener::Tcp::on("127.0.0.1:0");
     let address = to.address().to_string();
     let stage = Stage::new();
-    stage.apply(&only(&stage.app), &[]);
+    let by_itself = "{ executable = \"IT\" }";
+    stage.apply(&sides(&stage.app, by_itself, "allow", "deny"), &[]);
     let every = ALL / usize::try_from(ACTS).unwrap();
-    let mut crowd = crowd(&stage, &stage.app, ALL, every, &address);
-    let acts = answers(&mut crowd);
+    let mut crowd = crowd(&stage, &stage.app, [ALL, every, 3], &address);
+    let held = answers(&mut crowd);
     assert_eq!(
-        (acts.done + acts.denied, acts.failed),
+        (held.done + held.denied, held.failed),
         (ACTS, 0),
-        "{acts:?}"
+        "{held:?}"
     );
-    assert!(acts.denied > 0 && acts.done > ACTS / 2, "{acts:?}");
+    assert!(held.denied > 0 && held.done > ACTS / 2, "{held:?}");
     let liar = stage.scratch.program("liar");
     let mut command = Command::new(&liar.path);
     // Where nobody listens.
@@ -118,15 +137,28 @@ fn an_image_too_many_is_unknown_and_counted() {
     stage.cgroup.holds(&mut command);
     let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
     assert!(said.contains("Operation not permitted"), "{said}");
+    for process in [by_itself, "{ ancestor = { executable = \"IT\" } }"] {
+        stage.apply(&sides(&stage.app, process, "deny", "allow"), &[]);
+        let let_go = answers(&mut crowd);
+        let counts = (let_go.done, let_go.denied, let_go.failed);
+        assert_eq!(counts, (ACTS, 0, 0), "{process}");
+    }
     crowd.finish();
-    let (mut full, mut denials) = (0, 0);
+    let (mut full, mut untold, mut overflows, mut denials) = (0, 0, 0, 0);
     stage.agent.stop_and_look(|record| {
-        full += lost(record, "images-full") + lost(record, "ring-full-denial");
+        full += lost(record, "images-full");
+        untold += lost(record, "ring-full-denial");
+        overflows += lost(record, "policy-overflow");
         if text(record, "/procid/verdict") == "deny" {
             assert_eq!(text(record, "/rule/name"), "it");
+            assert!(has_flag(record, "table-full"), "{record}");
             denials += 1;
         }
     });
-    println!("{acts:?}, {denials} denials told, {full} images too many");
+    println!("{held:?}, {denials} denials told, {overflows} overflows, {full} images too many");
     assert!(full > 0);
+    // The liar is one more.
+    assert!(denials + untold > held.denied);
+    // As many in the second round. What is before an image the agent knows.
+    assert!(overflows > 2 * held.denied, "{overflows}");
 }

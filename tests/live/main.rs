@@ -30,6 +30,7 @@ mod names;
 mod open;
 mod outlive;
 mod outputs;
+mod overflow;
 mod policy;
 mod pressure;
 mod programs;

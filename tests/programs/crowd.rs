@@ -25,13 +25,17 @@ pub(crate) struct Crowd {
     /// first line on stdout says that all live
     #[arg(long)]
     every: usize,
+    /// That many times, at a byte each
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
     #[arg(long)]
     to: SocketAddr,
 }
 
 /// What one that connects takes along.
 struct Ends {
-    go: PipeReader,
+    /// One for each round: nobody takes another's byte of the next.
+    go: Vec<PipeReader>,
     stay: PipeReader,
     answer: PipeWriter,
 }
@@ -39,7 +43,12 @@ struct Ends {
 impl Crowd {
     pub(crate) fn run(self) -> Result<()> {
         ensure!(self.every > 0, "--every 0");
-        let (go, mut going) = pipe()?;
+        let (mut go, mut going) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            let (reader, writer) = pipe()?;
+            go.push(reader);
+            going.push(writer);
+        }
         let (stay, staying) = pipe()?;
         let (mut answers, answer) = pipe()?;
         let ends = Ends { go, stay, answer };
@@ -62,20 +71,22 @@ impl Crowd {
         drop(ends);
         print_line(&Knocks::default())?;
         let mut stdin = std::io::stdin();
-        stdin.read_exact(&mut [0])?;
         let acting = self.count / self.every;
-        going.write_all(&vec![0; acting])?;
-        let mut said = vec![DONE; acting];
-        answers.read_exact(&mut said)?;
-        let mut knocks = Knocks::default();
-        for errno in said {
-            match i32::from(errno) {
-                0 => knocks.done += 1,
-                libc::EPERM => knocks.denied += 1,
-                _ => knocks.failed += 1,
+        for mut round in going {
+            stdin.read_exact(&mut [0])?;
+            round.write_all(&vec![0; acting])?;
+            let mut said = vec![DONE; acting];
+            answers.read_exact(&mut said)?;
+            let mut knocks = Knocks::default();
+            for errno in said {
+                match i32::from(errno) {
+                    0 => knocks.done += 1,
+                    libc::EPERM => knocks.denied += 1,
+                    _ => knocks.failed += 1,
+                }
             }
+            print_line(&knocks)?;
         }
-        print_line(&knocks)?;
         stdin.read_to_end(&mut Vec::new())?;
         drop(staying);
         while wait(WaitOptions::empty()).is_ok() {}
@@ -85,8 +96,8 @@ impl Crowd {
 
 impl Ends {
     fn live(&self, to: Option<SocketAddr>) -> std::io::Result<()> {
-        if let Some(to) = to {
-            (&self.go).read_exact(&mut [0])?;
+        for (mut go, to) in self.go.iter().zip(to.into_iter().cycle()) {
+            go.read_exact(&mut [0])?;
             let errno = match TcpStream::connect(to) {
                 Ok(stream) => {
                     // No port waits in TIME_WAIT.

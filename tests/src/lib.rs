@@ -13,6 +13,7 @@
 //! | [`containers`] | cgroups named as containers are |
 //! | [`rooted`] | containers with roots of their own |
 //! | [`agent`] | runs of procid |
+//! | [`maps`] | the maps of its programs, to be tampered with |
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
 //! | [`http`] | questions to its API by hand |
@@ -28,6 +29,7 @@ pub mod gate;
 pub mod http;
 pub mod listener;
 pub mod lockout;
+pub mod maps;
 pub mod names;
 pub mod program;
 pub mod records;

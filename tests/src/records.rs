@@ -19,6 +19,12 @@ pub fn text<'a>(record: &'a Value, pointer: &str) -> Cow<'a, str> {
     }
 }
 
+/// Whether `procid.flags` has a flag.
+pub fn has_flag(record: &Value, flag: &str) -> bool {
+    let flags = record.pointer("/procid/flags").and_then(Value::as_array);
+    flags.is_some_and(|flags| flags.contains(&flag.into()))
+}
+
 /// The file that a record says was run.
 pub fn file_of(record: &Value) -> FileId {
     FileId {

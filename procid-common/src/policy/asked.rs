@@ -65,6 +65,7 @@ pub struct Answer {
     /// As in [`crate::socket::Attempt`].
     pub rule: u32,
     pub audit: u32,
+    /// One of [`super::unknown`].
     pub unknown: u32,
     /// Index of [`super::role`].
     pub role: u32,

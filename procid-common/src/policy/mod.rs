@@ -241,6 +241,15 @@ pub struct Epoch {
     pub live: Bits,
 }
 
+/// What a decision lacked, where it was none of a rule or of the default.
+pub mod unknown {
+    pub const NOTHING: u32 = 0;
+    /// A fact that is not known yet, or cannot be: `unknown_hash` decided.
+    pub const FACT: u32 = 1;
+    /// Room in a table: `on_overflow` decided.
+    pub const ROOM: u32 = 2;
+}
+
 /// Bits of [`Head::flags`].
 pub mod flags {
     pub const DEFAULT_DENY: u32 = 1 << 0;

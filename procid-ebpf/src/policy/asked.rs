@@ -21,7 +21,7 @@ use procid_common::{
     policy::{
         NO_RULE,
         asked::{Answer, Asked, AskedRow, OpenRow, answer},
-        verdict,
+        flags, unknown, verdict,
     },
     socket::flags::{ACCEPTED, CONNECTED},
 };
@@ -208,7 +208,7 @@ const NO_ANSWER: Answer = Answer {
     verdict: verdict::ALLOW,
     rule: NO_RULE,
     audit: NO_RULE,
-    unknown: 0,
+    unknown: unknown::NOTHING,
     role: 0,
 };
 
@@ -231,9 +231,14 @@ fn answer_of(at: u32, slot: u32) -> Answer {
     let (Some(scratch), Some(head)) = (scratch_at(at), head_at(slot)) else {
         return NO_ANSWER;
     };
+    let is_roomless = scratch.judgement.unknown == unknown::ROOM;
     Answer {
         answer: answer::JUDGED,
-        verdict: outcome(scratch.denied != 0, head.flags),
+        verdict: if is_roomless {
+            outcome(head.flags & flags::OVERFLOW_DENY != 0, head.flags)
+        } else {
+            outcome(scratch.denied != 0, head.flags)
+        },
         rule: scratch.judgement.rule,
         audit: scratch.judgement.audit,
         unknown: scratch.judgement.unknown,

@@ -14,9 +14,12 @@ use super::{
     each,
     maps::{HEADS, IMAGE_HASHES, LINEAGES, Scratch, give_back, head_at, scratch_at, take},
     put,
-    subject::find_out,
+    subject::{find_out, images_are_missing},
 };
-use crate::{kernel::Kptr, maps::lost};
+use crate::{
+    kernel::Kptr,
+    maps::{IMAGES, lost},
+};
 
 /// ANDs what the images before it satisfy, and its parent.
 #[unsafe(no_mangle)]
@@ -43,6 +46,9 @@ fn descend(scratch: &mut Scratch, head: &Head) {
         .get_ptr(&scratch.key)
         .map(|lineage| unsafe { &*lineage });
     let lineage = lineage.filter(|lineage| lineage.generation == head.generation);
+    if lineage.is_none() {
+        scratch.roomless |= u64::from(images_are_missing());
+    }
     let subject = &mut scratch.subject;
     let unsettled = &mut scratch.unsettled;
     each(|word| {
@@ -71,6 +77,9 @@ fn descend(scratch: &mut Scratch, head: &Head) {
 /// asks: `from` is the image that forked it, or that it has replaced.
 #[inline(always)]
 pub(crate) fn inherit(from: ImageId, to: ImageId, forked: bool) {
+    if IMAGES.get_ptr(to).is_none() {
+        return; // There was no room for it, nor is there here.
+    }
     for slot in 0..SLOTS {
         let Some(head) = HEADS.get_ptr(slot) else {
             return;

@@ -17,7 +17,7 @@ use procid_common::{
 };
 
 use super::{Judgement, Question};
-use crate::{atomic, kernel::Kptr};
+use crate::{atomic, kernel::Kptr, maps::IMAGES_MAX};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -35,8 +35,10 @@ pub(super) static DEADLINES: Array<u64, { SLOTS as usize }> = Array::new();
 #[btf_map]
 pub(super) static EPOCHS: Array<Epoch, { SLOTS as usize * EXPIRIES_MAX }> = Array::new();
 
+/// Room for the prefixes of as long a text as is read, in each slot: each takes
+/// eight of its 2^20 bytes.
 #[btf_map]
-pub(super) static FACTS: LpmTrie<Fact, Bits, 262_144> = LpmTrie::new();
+pub(super) static FACTS: LpmTrie<Fact, Bits, 393_216> = LpmTrie::new();
 
 #[btf_map]
 pub(super) static NAMES: HashMap<Name, Node, 65_536, ON_DEMAND> = HashMap::new();
@@ -51,18 +53,32 @@ pub(super) static INODES: HashMap<InodeKey, Uses, 65_536, ON_DEMAND> = HashMap::
 #[btf_map]
 pub(super) static OWN_ADDRESSES: HashMap<Address, u32, 4_096, ON_DEMAND> = HashMap::new();
 
-/// SHA-256 of the files that live images were run from, as far as it is known.
+/// Room that is not counted on: the kernel counts the entries of a large map in
+/// batches of each CPU.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/hashtab.c#L523>
+const SPARE: usize = 65_536;
+
+/// SHA-256 of the files that live images were run from, as far as it is known:
+/// there is room for each image that [`crate::maps::IMAGES`] has.
 #[btf_map]
-pub(crate) static IMAGE_HASHES: HashMap<ImageId, [u8; 32], 65_536, ON_DEMAND> = HashMap::new();
+pub(crate) static IMAGE_HASHES: HashMap<ImageId, [u8; 32], { IMAGES_MAX + SPARE }, ON_DEMAND> =
+    HashMap::new();
 
 /// What an image satisfies; what is not here is found out again.
 #[btf_map]
 pub(super) static SUBJECTS: LruHashMap<SubjectKey, Subject, 16_384> = LruHashMap::new();
 
 /// What the images before one satisfy, and its parent: kept at fork and exec,
-/// and by the agent of those that were there before the policy.
+/// and by the agent of those that were there before the policy. There is room for
+/// each image that [`crate::maps::IMAGES`] has, in each slot.
 #[btf_map]
-pub(super) static LINEAGES: HashMap<SubjectKey, Lineage, 131_072, ON_DEMAND> = HashMap::new();
+pub(super) static LINEAGES: HashMap<
+    SubjectKey,
+    Lineage,
+    { SLOTS as usize * IMAGES_MAX + SPARE },
+    ON_DEMAND,
+> = HashMap::new();
 
 /// A cgroup, for one policy.
 #[repr(C)]
@@ -162,6 +178,8 @@ pub(super) struct Scratch {
     pub(super) depth: u64,
     /// Not 0: something about the images before it is not known yet.
     pub(super) unsettled: u64,
+    /// Not 0: a table had no room for something about it.
+    pub(super) roomless: u64,
     /// Bytes of a name that are still to be matched.
     pub(super) left: u32,
 }

@@ -19,7 +19,7 @@ use procid_common::{
         Bits, Dimension, EXPIRIES_MAX, Epoch, Fact, Head, NO_RULE, RULES_MAX, SLOTS, WORDS, active,
         asked::given,
         decide::{Case, decide},
-        flags, kind, role, transport, verdict,
+        flags, kind, role, transport, unknown, verdict,
     },
     socket::{
         Address, Attempt, Judged, SocketKind, SocketTag, V4_MAPPED,
@@ -90,6 +90,7 @@ pub(crate) struct Judgement {
     pub(crate) verdict: u32,
     pub(crate) rule: u32,
     pub(crate) audit: u32,
+    /// One of [`unknown`].
     pub(crate) unknown: u32,
     /// What it stands on.
     judged: Judged,
@@ -101,6 +102,8 @@ pub(crate) struct Judging {
     scratch: Option<&'static mut Scratch>,
     /// One of [`verdict`].
     verdict: u32,
+    /// Where it is kept in nothing: one of [`unknown`].
+    unknown: u32,
 }
 
 impl Judging {
@@ -108,6 +111,7 @@ impl Judging {
     pub(crate) const NONE: Self = Self {
         scratch: None,
         verdict: verdict::ALLOW,
+        unknown: unknown::NOTHING,
     };
 
     #[inline(always)]
@@ -129,12 +133,12 @@ impl Judging {
             event.generation = active::generation(in_force());
             event.rule = NO_RULE;
             event.audit = NO_RULE;
-            event.unknown = 0;
+            event.unknown = self.unknown;
         }
     }
 
     /// Keeps the verdict for the next send on flow `primary`. One that turns on
-    /// a hash that is not known yet is not kept.
+    /// what is not known yet is not kept.
     #[inline(always)]
     pub(crate) fn keep(&self, tag: &mut SocketTag) {
         tag.judged.word = 0;
@@ -245,6 +249,7 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         return Judging {
             scratch: None,
             verdict: on_overflow(),
+            unknown: unknown::ROOM,
         };
     };
     scratch.question = question();
@@ -256,12 +261,13 @@ pub(crate) fn judge(question: impl FnOnce() -> Question) -> Judging {
         procid_close(at, scratch.slot)
     } else {
         lost(Loss::PolicyOverflow);
-        scratch.judgement.unknown = 1; // not to be kept
+        scratch.judgement.unknown = unknown::ROOM;
         on_overflow()
     };
     Judging {
         scratch: Some(scratch),
         verdict,
+        unknown: unknown::NOTHING,
     }
 }
 
@@ -285,6 +291,7 @@ fn acts<O: Object>(scratch: &mut Scratch, task: O) {
     scratch.uid = uid;
     scratch.gid = gid;
     scratch.cgroup_key.id = cgroup_of(task);
+    scratch.roomless = 0;
 }
 
 /// Asks every table. Each of the functions that are called is one of its own to
@@ -343,7 +350,7 @@ extern "C" fn procid_open(at: u32) -> u32 {
     judgement.generation = 0;
     judgement.rule = NO_RULE;
     judgement.audit = NO_RULE;
-    judgement.unknown = 1; // not to be kept, until it is judged
+    judgement.unknown = unknown::FACT; // not to be kept, until it is judged
     judgement.judged.word = 0;
     let word = in_force();
     if word == 0 {
@@ -390,10 +397,14 @@ extern "C" fn procid_close(at: u32, slot: u32) -> u32 {
     let generation = unsafe { core::ptr::read_volatile(&raw const head.generation) };
     if generation != scratch.judgement.generation {
         lost(Loss::PolicyOverflow);
-        scratch.judgement.unknown = 1;
+        scratch.judgement.unknown = unknown::ROOM;
         return on_overflow();
     }
     count(slot, scratch.judgement.rule);
+    if scratch.judgement.unknown == unknown::ROOM {
+        lost(Loss::PolicyOverflow);
+        return on_overflow();
+    }
     scratch.judgement.judged.image = scratch.key.image;
     scratch.judgement.judged.asks = head.flags;
     outcome(scratch.denied != 0, head.flags)
@@ -465,7 +476,11 @@ extern "C" fn procid_decide(at: u32, slot: u32) -> u32 {
     scratch.denied = u32::from(decision.deny);
     scratch.judgement.rule = decision.rule;
     scratch.judgement.audit = decision.audit;
-    scratch.judgement.unknown = u32::from(decision.unknown);
+    scratch.judgement.unknown = match (decision.unknown, scratch.roomless) {
+        (false, _) => unknown::NOTHING,
+        (true, 0) => unknown::FACT,
+        (true, _) => unknown::ROOM,
+    };
     1
 }
 

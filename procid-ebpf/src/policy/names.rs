@@ -207,17 +207,16 @@ pub(super) extern "C" fn procid_cgroup_rules(at: u32, slot: u32) -> u32 {
 fn follow_cgroup(leaf: Kptr, slot: u32, scratch: &mut Scratch) -> bool {
     scratch.depth = 0;
     let mut node = leaf;
-    let mut whole = false;
     for index in 0..CGROUP_DEPTH_MAX {
         let Some(parent) = node.follow(offset!(kernfs_node_parent)) else {
-            whole = true; // the root
             break;
         };
         scratch.chain[index] = node.0;
         scratch.depth = index as u64 + 1;
         node = parent;
     }
-    if !whole {
+    let is_root = node.follow(offset!(kernfs_node_parent)).is_none();
+    if !is_root {
         return false;
     }
     scratch.name.slot = slot;

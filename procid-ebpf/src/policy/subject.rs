@@ -53,7 +53,7 @@ pub(super) extern "C" fn procid_subject(at: u32, slot: u32) -> u32 {
 #[inline(never)]
 pub(super) extern "C" fn procid_keep_subject(at: u32) -> u32 {
     if let Some(scratch) = scratch_at(at)
-        && scratch.unsettled == 0
+        && scratch.unsettled | scratch.roomless == 0
         && SUBJECTS.insert(&scratch.key, &scratch.subject, 0).is_err()
     {
         lost(Loss::PolicyOverflow); // it is found out again
@@ -176,6 +176,9 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
         same = false;
         scratch.exe_known = 0;
     }
+    if scratch.exe_known == 0 {
+        scratch.roomless |= u64::from(images_are_missing());
+    }
     if head.flags & flags::ASKS_PATH != 0 {
         scratch.asks_name = u32::from(same);
         scratch.path_known = u32::from(same);
@@ -190,7 +193,7 @@ extern "C" fn procid_exe(at: u32, slot: u32) -> u32 {
 /// Whether an image that [`IMAGES`] does not have may be one that it had no
 /// room for.
 #[inline(always)]
-fn images_are_missing() -> bool {
+pub(super) fn images_are_missing() -> bool {
     IMAGES_REFUSED
         .get_ptr(0)
         // SAFETY: a map value, one plain word.

@@ -37,8 +37,8 @@ pub struct Judged {
     /// Indexes of rules, or [`procid_common::policy::NO_RULE`].
     pub rule: u32,
     pub audit: u32,
-    /// The rule turns on a hash that was not known.
-    pub unknown: bool,
+    /// One of [`procid_common::policy::unknown`].
+    pub unknown: u32,
 }
 
 impl Judged {
@@ -49,7 +49,7 @@ impl Judged {
             verdict: attempt.verdict,
             rule: attempt.rule,
             audit: attempt.audit,
-            unknown: attempt.unknown != 0,
+            unknown: attempt.unknown,
         })
     }
 }

@@ -75,7 +75,7 @@ struct Kind {
     is_use: bool,
 }
 
-type Judgement = (u64, u32, u32, u32, bool, Ruling);
+type Judgement = (u64, u32, u32, u32, u32, Ruling);
 
 /// See the [module](self).
 #[derive(Debug)]

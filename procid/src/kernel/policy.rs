@@ -120,7 +120,23 @@ impl std::fmt::Debug for Policies {
     }
 }
 
+/// An entry that the kernel did not take. `E2BIG` of a hash map and `ENOSPC` of
+/// a trie: it is full.
+///
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/hashtab.c#L1035>
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/lpm_trie.c#L296>
 pub(super) fn refused(error: MapError) -> io::Error {
+    if let MapError::SyscallError(refused) = &error
+        && matches!(
+            refused.io_error.raw_os_error(),
+            Some(libc::E2BIG | libc::ENOSPC)
+        )
+    {
+        return io::Error::other(
+            "a table of the programs is full: the policy has more names, prefixes or hashes than \
+             it holds; shorten it",
+        );
+    }
     io::Error::other(format!(
         "the kernel refused an entry of a policy table: {:#}",
         anyhow::Error::from(error)

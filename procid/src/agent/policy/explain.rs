@@ -10,7 +10,7 @@ use procid_common::{
     policy::{
         Bits, NO_RULE,
         asked::{Asked, AskedRow, answer, given},
-        role, verdict,
+        role, unknown, verdict,
     },
     socket::SocketKind,
 };
@@ -360,11 +360,18 @@ fn why(
             let turns_on = turns_on.map_or_else(String::new, |(field, reason, _)| {
                 format!(" ({field}: {reason})")
             });
+            let decides = if row.answer.unknown == unknown::ROOM {
+                format!(
+                    "a table was full, and on_overflow = \"{}\"",
+                    show::verdict(policy.on_overflow)
+                )
+            } else {
+                format!("unknown_hash = \"{}\"", show::verdict(policy.unknown_hash))
+            };
             format!(
                 "rule \"{}\" turns on what is not known{turns_on}, and decides otherwise than what \
-                 follows: unknown_hash = \"{}\"",
+                 follows: {decides}",
                 rule.name,
-                show::verdict(policy.unknown_hash)
             )
         }
         (_, Some(rule)) => format!(

@@ -2,7 +2,7 @@
 
 use procid_common::{
     image::ImageId,
-    policy::{self, NO_RULE},
+    policy::{self, NO_RULE, unknown},
     socket::{Hook, flags},
 };
 
@@ -157,8 +157,10 @@ impl Renderer<'_> {
         let rules = &self.frame.rules;
         procid.verdict = Some(verdict(judged.verdict).to_owned());
         procid.generation = Some(judged.generation);
-        if judged.unknown {
-            procid.flags.push("hash-unknown".to_owned());
+        match judged.unknown {
+            unknown::NOTHING => {}
+            unknown::ROOM => procid.flags.push("table-full".to_owned()),
+            _ => procid.flags.push("hash-unknown".to_owned()),
         }
         if judged.audit != NO_RULE
             && let Some(rule) = rules.rule(judged.generation, judged.audit)
