@@ -239,12 +239,23 @@ impl Handle {
         self.ask(Question::Processes).await
     }
 
+    /// The image of that name, as history knows it where memory has forgotten it.
+    ///
     /// # Errors
     ///
     /// The agent has stopped.
     pub async fn process(&self, entity_id: String) -> Result<Option<Record>, Stopped> {
-        self.ask(|sender| Question::Process(entity_id, sender))
+        let known = self
+            .ask(|sender| Question::Process(entity_id.clone(), sender))
+            .await?;
+        let (None, Some(state_dir), Ok(entity)) = (&known, &self.state_dir, entity_id.parse())
+        else {
+            return Ok(known);
+        };
+        let state_dir = Arc::clone(state_dir).lock_owned().await;
+        tokio::task::spawn_blocking(move || join::image(&state_dir, entity))
             .await
+            .map_err(|_| Stopped)
     }
 }
 

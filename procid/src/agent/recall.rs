@@ -20,7 +20,10 @@ use crate::{
     connections::{Judged, Key},
     flow::Query,
     history::{Reader, fact::Ruling, reader::PastRun, restore::PastFlow},
-    identity::images::{ANCESTRY_MAX, Images},
+    identity::{
+        entity::EntityId,
+        images::{ANCESTRY_MAX, Images},
+    },
     records::{ECS_VERSION, Ecs, Record},
     time::rfc3339_ns,
 };
@@ -110,6 +113,32 @@ pub fn recall<'a>(
     Ok(answer)
 }
 
+/// The record of an image of the past; `None`: history does not know it.
+///
+/// # Errors
+///
+/// Those of reading.
+pub fn image(reader: &Reader, entity: EntityId) -> rusqlite::Result<Option<Record>> {
+    let Some((number, run)) = reader.named(entity)? else {
+        return Ok(None);
+    };
+    let runs = reader.runs()?;
+    let Some(run) = runs.iter().find(|it| it.id == run) else {
+        return Ok(None);
+    };
+    let mut past = Past::new(run);
+    past.learn_image(reader, number)?;
+    let within = reader.image(number)?.map(|image| image.within);
+    Ok(past.ids.first().map(|id| {
+        let image = past.images.get(id);
+        let mut record = past.renderer().image(id);
+        if let (Some(within), Some(image)) = (within, image) {
+            within.put(&mut record, image.actor.creds.euid);
+        }
+        record
+    }))
+}
+
 /// One run, as far as it is needed.
 #[derive(Debug)]
 struct Past<'a> {
@@ -152,25 +181,31 @@ impl<'a> Past<'a> {
     /// Reads the images that a flow names, and those before them.
     fn learn(&mut self, reader: &Reader, flow: &PastFlow) -> rusqlite::Result<()> {
         for number in &flow.images {
-            let mut line = vec![*number];
-            for _ in 0..=LINE_MAX {
-                let Some(number) = line.pop() else { break };
-                if !self.known.insert(number) {
-                    continue;
-                }
-                let Some(past) = reader.image(number)? else {
-                    continue;
-                };
-                line.extend(past.previous);
-                line.extend(past.parent);
-                if let Some(image) = past.image {
-                    self.ids.push(image.id);
-                    self.images.restore(image);
-                }
-            }
+            self.learn_image(reader, *number)?;
         }
         if let (Some(judged), Some(ruling)) = (flow.connection.judged.as_deref(), &flow.ruling) {
             self.name_rule(judged, ruling);
+        }
+        Ok(())
+    }
+
+    /// Reads an image, and those before it.
+    fn learn_image(&mut self, reader: &Reader, number: i64) -> rusqlite::Result<()> {
+        let mut line = vec![number];
+        for _ in 0..=LINE_MAX {
+            let Some(number) = line.pop() else { break };
+            if !self.known.insert(number) {
+                continue;
+            }
+            let Some(past) = reader.image(number)? else {
+                continue;
+            };
+            line.extend(past.previous);
+            line.extend(past.parent);
+            if let Some(image) = past.image {
+                self.ids.push(image.id);
+                self.images.restore(image);
+            }
         }
         Ok(())
     }

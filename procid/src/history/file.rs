@@ -20,7 +20,11 @@ const LOCK: &str = "history.lock";
 /// Schema of this version of procid: `PRAGMA user_version`.
 pub const VERSION: usize = MIGRATIONS.len();
 /// How to come from each version to the next, views aside.
-const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+];
 /// What people read.
 const VIEWS: &str = include_str!("views.sql");
 /// Views are made anew with each version: tables they name may have changed.

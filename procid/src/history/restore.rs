@@ -57,6 +57,7 @@ pub struct PastImage {
     pub id: ImageId,
     /// `None`: it was named, and not seen.
     pub image: Option<Image>,
+    pub within: Within,
     pub status: Option<u32>,
     /// `images.id` of its parent.
     pub parent: Option<i64>,
@@ -134,6 +135,22 @@ impl Reader {
         self.database
             .prepare_cached(&text)?
             .query_row([number], image)
+            .optional()
+    }
+
+    /// The image of that name, by its number, and the run that saw it last; `None`:
+    /// it was not seen.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn named(&self, entity: EntityId) -> Result<Option<(i64, i64)>> {
+        self.database
+            .prepare_cached(
+                "SELECT id, run FROM images WHERE entity = ?1 AND program IS NOT NULL \
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([entity.bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
     }
 
@@ -251,9 +268,10 @@ fn image(row: &Row<'_>) -> Result<PastImage> {
     let grade: Option<String> = row.get(at + 19)?;
     let parent = image_id(row, at + 8)?;
     let previous = image_id(row, at + 11)?;
-    let mut image = None;
+    let (mut image, mut around) = (None, Within::default());
     if let Some(grade) = grade {
-        let (actor, ..) = actor(row)?;
+        let (actor, within, _) = actor(row)?;
+        around = within;
         let path = |column: usize| -> Result<Option<Vec<u8>>> {
             Ok(row
                 .get::<_, Option<String>>(column)?
@@ -297,6 +315,7 @@ fn image(row: &Row<'_>) -> Result<PastImage> {
     Ok(PastImage {
         id,
         image,
+        within: around,
         status: row.get(at + 4)?,
         parent: row.get(at + 27)?,
         previous: row.get(at + 28)?,

@@ -16,6 +16,7 @@ use crate::{
     agent::{handle::Memory, render},
     flow::Query,
     history::{Reader, reader::PastRun, restore::PastFlow},
+    identity::entity::EntityId,
     records::{Coverage, Gap, Record, Uncovered},
 };
 
@@ -51,6 +52,15 @@ pub fn join(state_dir: &Path, query: &Query, mut memory: Memory) -> Vec<Record> 
 /// What memory alone answers; the last record is the coverage.
 pub fn memory_alone(query: &Query, memory: Memory) -> Vec<Record> {
     finish(query, memory.records, memory.coverage, false)
+}
+
+/// An image that memory does not know; `None`: nor does history, or it cannot be
+/// asked.
+pub fn image(state_dir: &Path, entity: EntityId) -> Option<Record> {
+    let reader = Reader::open(state_dir).ok()?;
+    super::image(&reader, entity)
+        .inspect_err(|error| tracing::warn!(%error, "the history cannot be asked for an image"))
+        .ok()?
 }
 
 /// What history adds to memory.

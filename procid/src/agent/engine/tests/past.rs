@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{any::event, *};
 use crate::{
-    agent::recall::recall,
+    agent::recall::{image, recall},
     flow::End,
     history::{
         Fact,
@@ -175,6 +175,14 @@ proptest! {
             found
         };
         prop_assert_eq!(difference(&recalled(&everything), &known), None);
+        let reader = reader(directory.path());
+        for record in engine.processes().iter().filter(|it| it.process.is_some()) {
+            let entity = record.process.as_ref().unwrap().entity_id.clone().unwrap();
+            let past = image(&reader, entity.parse().unwrap()).unwrap();
+            let [past, present] = [past, engine.process(&entity)].map(|it| it.map(|it| checked(&it)));
+            let differs = difference(past.as_slice(), present.as_slice());
+            prop_assert_eq!(differs, None, "{}", entity);
+        }
         for query in queries {
             // Beyond its last batch, history knows of nothing that is open.
             let last = i64::try_from(now_ns).unwrap() + 1_700_000_000_000_000_000;
