@@ -23,6 +23,7 @@ mod gate;
 mod history;
 mod hung;
 mod identity;
+mod incident;
 mod lineage;
 mod load;
 mod lockout;

@@ -10,10 +10,12 @@ use std::{
 
 use procid_tests::{
     agent::{Agent, Home},
+    browser::Browser,
     cgroup::TestCgroup,
     listener,
     program::Program,
     scratch::{Scratch, procid},
+    stage::Stage,
 };
 
 /// The page, and that it says the same of the connection and its image.
@@ -81,4 +83,37 @@ fn a_page_of_what_the_agent_and_its_history_know() {
         .unwrap();
     let second = page(&past, &output, &destination, &pid);
     assert!(!second.contains("nothing else is known of it"), "{second}");
+}
+
+/// Names that a page would obey, if it let them.
+#[test]
+fn a_browser_shows_it_and_obeys_nothing_in_it() {
+    const HOSTILE: &str = "<img src=x onerror=document.title='owned'>";
+    let to = listener::Tcp::on("127.0.0.1:0");
+    let mut stage = Stage::new();
+    let hostile = stage.scratch.program(HOSTILE);
+    let address = to.address().to_string();
+    let program = stage.start_file(&hostile.path, ["connect", "--to", &address]);
+    let acts = program.finish().acts;
+    stage.agent.settle(&acts);
+    let page = stage.scratch.path().join("page.html");
+    let arguments = ["report", "--since", "-1h", "-o", page.to_str().unwrap()];
+    assert!(stage.agent.ask(&arguments).status.success());
+    let browser = Browser::new();
+    let dom = browser.dom(&page);
+    let title = dom.split("<title>").nth(1).unwrap_or_default();
+    assert!(title.starts_with("procid"), "{dom}");
+    assert!(
+        dom.contains("&lt;img src=x") && !dom.contains("<img"),
+        "{dom}"
+    );
+    // The page's own script has run: what filters its tables is there.
+    assert!(dom.contains("<input") && dom.contains(&address), "{dom}");
+    let picture = stage.scratch.path().join("page.png");
+    browser.picture(&page, &picture, [1280, 1600]);
+    let picture = fs::read(picture).unwrap();
+    assert!(picture.starts_with(b"\x89PNG"));
+    // Nothing but a background is some five kilobytes.
+    assert!(picture.len() > 30_000, "{}", picture.len());
+    let _records = stage.end(&acts);
 }

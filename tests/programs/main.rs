@@ -12,6 +12,7 @@
 //! | [`hide`] | images that are not what they seem |
 //! | [`storm`] | many short-lived processes |
 //! | [`launch`] | runs another program |
+//! | [`leak`] | sends a file out by the socket of another process |
 //! | [`load`] | many connections of one process |
 //! | [`knock`] | tries the same thing until it is told to end |
 //! | [`shell`] | a remote shell |
@@ -34,6 +35,7 @@ mod hide;
 mod hold;
 mod knock;
 mod launch;
+mod leak;
 mod load;
 mod memfd;
 mod scan;
@@ -92,6 +94,11 @@ enum Program {
     Load(load::Load),
     /// Run another program
     Launch(launch::Launch),
+    /// Send a file out by a passed socket, and leave no program behind
+    Leak(leak::Leak),
+    /// Who sends it
+    #[command(hide = true)]
+    LeakSender(leak::Sender),
     /// Try to speak until told to end, and count the answers
     Knock(knock::Knock),
     /// Send datagrams to very many destinations
@@ -136,6 +143,8 @@ fn main() -> anyhow::Result<()> {
         Program::Storm(storm) => storm.run(),
         Program::Load(load) => load.run(),
         Program::Launch(launch) => launch.run(),
+        Program::Leak(leak) => leak.run(),
+        Program::LeakSender(sender) => sender.run(),
         Program::Knock(knock) => knock.run(),
         Program::Scan(scan) => scan.run(),
         Program::Shell(shell) => shell.run(),

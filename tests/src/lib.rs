@@ -17,20 +17,26 @@
 //! | [`records`] | the records that it writes |
 //! | [`attribution`] | what one act's records must say |
 //! | [`http`] | questions to its API by hand |
+//! | [`incident`] | a theft, as it is told of afterwards |
+//! | [`page`] | what was asked and answered, as a page with pictures |
+//! | [`browser`] | Chromium, which looks at pages |
 //! | [`terminal`] | a program in a terminal of its own |
 //! | [`stage`] | all of these, set up for one test |
 
 pub mod agent;
 pub mod attribution;
+pub mod browser;
 pub mod cgroup;
 pub mod containers;
 pub mod fuse;
 pub mod gate;
 pub mod http;
+pub mod incident;
 pub mod listener;
 pub mod lockout;
 pub mod maps;
 pub mod names;
+pub mod page;
 pub mod program;
 pub mod records;
 pub mod rooted;

@@ -6,6 +6,7 @@ mod cargo;
 mod conformance;
 mod debian;
 mod host;
+mod incident;
 mod process;
 mod rooms;
 mod run;
@@ -36,6 +37,8 @@ enum Action {
     Test(test::Args),
     /// Hold procid to every path of docs/CONFORMANCE.md
     Conformance(conformance::Args),
+    /// Play a theft, and ask procid about it
+    Incident(incident::Args),
     /// Run a command as root on a Debian kernel in a virtual machine
     Vm(vm::Args),
     /// Measure what procid costs, as a Markdown page
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Action::Run(args) => run::main(&args),
         Action::Test(args) => test::main(&args),
         Action::Conformance(args) => conformance::main(&args),
+        Action::Incident(args) => incident::main(&args),
         Action::Vm(args) => vm::main(&args),
         Action::Bench(args) => bench::main(&args),
     };

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Hands `socket` over.
-fn hand(over: &UnixStream, socket: impl AsFd) -> Result<()> {
+pub(crate) fn hand(over: &UnixStream, socket: impl AsFd) -> Result<()> {
     let sockets = [socket.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);

@@ -10,12 +10,14 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 /// A program and the package that has it.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("ip", "iproute2"),
     ("modinfo", "kmod"),
     ("xz", "xz-utils"),
+    ("curl", "curl"),
+    ("chromium", "chromium"),
 ];
 
 /// Installs what is missing when this is root, or after asking; otherwise says
