@@ -318,6 +318,7 @@ fn connection(number: u64, has_ended: bool) -> Connection {
         source: Ipv4Addr::new(10, 9, 0, 5).to_ipv6_mapped().octets(),
         destination: remote.to_ipv6_mapped().octets(),
         wire: None,
+        nat: None,
         sent: has_ended.then_some(random % 5_000),
         received: has_ended.then_some(random % 90_000),
         started_ns,

@@ -8,7 +8,7 @@
 //!
 //! [`history`] keeps what was seen, and [`outputs`] hand it on.
 //!
-//! `records`, `flow`, `decode`, `identity`, `connections`, `policy`, `snapshot`,
+//! `records`, `flow`, `decode`, `identity`, `connections`, `conntrack`, `policy`, `snapshot`,
 //! `gate`, `history` and `outputs` need no eBPF and never import aya; `cargo xtask
 //! test` checks that.
 
@@ -16,6 +16,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod connections;
+pub mod conntrack;
 pub mod decode;
 pub mod flow;
 pub mod gate;

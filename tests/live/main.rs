@@ -28,6 +28,7 @@ mod lineage;
 mod load;
 mod lockout;
 mod names;
+mod nat;
 mod open;
 mod outlive;
 mod outputs;

@@ -9,6 +9,7 @@
 //! | [`scratch`] | the files that are run |
 //! | [`fuse`] | a FUSE file system that need not answer |
 //! | [`gate`] | an exec gate on a file system of the test's own |
+//! | [`network`] | network namespaces, wired and translating |
 //! | [`cgroup`] | the cgroup they run in |
 //! | [`containers`] | cgroups named as containers are |
 //! | [`rooted`] | containers with roots of their own |
@@ -37,6 +38,7 @@ pub mod lockout;
 pub mod maps;
 pub mod names;
 pub mod page;
+pub mod network;
 pub mod program;
 pub mod records;
 pub mod rooted;

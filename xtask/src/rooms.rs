@@ -12,12 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The modules of `procid` that need no kernel.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
     "records",
     "flow",
     "decode",
     "identity",
     "connections",
+    "conntrack",
     "policy",
     "snapshot",
     "gate",

@@ -27,6 +27,7 @@ use super::{
     stream::stream,
 };
 use crate::{
+    conntrack,
     decode::{DecodeError, Event, decode, time_of},
     identity::{
         context::{
@@ -146,6 +147,7 @@ pub fn run(
         keeps_history: settings.history.is_some(),
         pods: Pods::at(pods::LOGS.into()),
         users: Users::of(users::PASSWD.into()),
+        netns: own_netns(),
     });
     let manager = govern::manager(&mut kernel, &settings.state_dir);
     let (answer, answers) = channel();
@@ -164,6 +166,7 @@ pub fn run(
         engine,
         manager,
         gate,
+        conntrack: conntrack::Table::default(),
         pool,
         scripts,
         read_scripts,
@@ -203,6 +206,7 @@ struct Agent<W> {
     /// Where there is none, why.
     manager: Result<Manager, String>,
     gate: Guard,
+    conntrack: conntrack::Table,
     pool: Pool,
     scripts: Reader,
     read_scripts: Receiver<ImageId>,
@@ -286,6 +290,8 @@ impl<W: Write> Agent<W> {
             self.kernel.tend();
             self.engine.clock_is(sample());
             self.kernel.tend();
+            self.conntrack.look();
+            self.engine.look_up_again();
             self.losses();
             self.policy_deadlines();
             self.look_at_pins();
@@ -416,6 +422,7 @@ impl<W: Write> Agent<W> {
             self.engine.script(&id);
         }
         self.engine.tick(boot_now_ns());
+        self.translate();
         while let Some(record) = self.engine.next_record() {
             self.outputs.put(&record).map_err(RunError::Output)?;
             self.out.put(&record).map_err(RunError::Output)?;
@@ -423,6 +430,15 @@ impl<W: Write> Agent<W> {
         self.outputs.wake();
         self.past.take(&mut self.engine);
         self.out.flush().map_err(RunError::Output)
+    }
+
+    /// Looks up how connections are translated that there is something to tell of.
+    fn translate(&mut self) {
+        let wanted = self.engine.untranslated();
+        let tuples: Vec<conntrack::Tuple> = wanted.iter().map(|one| one.tuple).collect();
+        for (one, answer) in wanted.iter().zip(self.conntrack.ask(&tuples)) {
+            self.engine.translated(one, answer);
+        }
     }
 
     fn tell_known(&self, file: &FileState, sha256: [u8; 32], path: Option<&[u8]>) {
@@ -527,6 +543,9 @@ impl<W: Write> Agent<W> {
         status.degraded = degraded(self.kernel.report(), &status);
         status.degraded.extend(self.kernel.pins_wrong());
         status.degraded.extend(self.gate.wrong());
+        status
+            .degraded
+            .extend(self.conntrack.trouble().map(str::to_owned));
         status.exec_gate = self
             .gate
             .counts()
@@ -545,6 +564,13 @@ impl<W: Write> Agent<W> {
         status.healthy = status.degraded.is_empty();
         status
     }
+}
+
+/// Inode of the network namespace that this process is in; 0: not known, and no
+/// socket's.
+fn own_netns() -> u32 {
+    let netns = rustix::fs::stat("/proc/self/ns/net").ok();
+    netns.map_or(0, |netns| u32::try_from(netns.st_ino).unwrap_or(0))
 }
 
 /// Reads what exists while events are held back, so that the ring does not

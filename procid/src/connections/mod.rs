@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`connection`] | what was seen of one flow |
 //! | [`counts`] | what was sent and received |
+//! | [`nat`] | how its ends are translated |
 //!
 //! A flow goes *attempt → outcome → close*. Its outcome is the first one the
 //! kernel side tells; [`UNDECIDED_MAX_NS`] after the attempt it is told as
@@ -30,11 +31,13 @@ mod counts;
 mod custody_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod nat;
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, Judged, Key, Outcome, Role, Speaker};
 pub use counts::Accounts;
+pub use nat::Nat;
 
 /// How long an attempt without outcome is waited for, in kernel time.
 pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;

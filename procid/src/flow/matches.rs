@@ -12,6 +12,10 @@ pub struct Facts<'a> {
     pub source_port: Option<u16>,
     pub destination_ip: Option<IpAddr>,
     pub destination_port: Option<u16>,
+    /// The same ends on the other side of network address translation, where
+    /// they differ: either names the connection.
+    pub source_nat: Option<(IpAddr, u16)>,
+    pub destination_nat: Option<(IpAddr, u16)>,
     /// Asked for only where [`Query::community_id`] is given.
     pub community_id: Option<&'a str>,
     pub pid: Option<u32>,
@@ -45,8 +49,16 @@ impl Query {
     }
 
     fn matches_ends(&self, facts: &Facts<'_>) -> bool {
-        let source = |end: &End| end.matches(facts.source_ip, facts.source_port);
-        let destination = |end: &End| end.matches(facts.destination_ip, facts.destination_port);
+        let translated = |end: &End, nat: Option<(IpAddr, u16)>| {
+            nat.is_some_and(|(ip, port)| end.matches(Some(ip), Some(port)))
+        };
+        let source = |end: &End| {
+            end.matches(facts.source_ip, facts.source_port) || translated(end, facts.source_nat)
+        };
+        let destination = |end: &End| {
+            end.matches(facts.destination_ip, facts.destination_port)
+                || translated(end, facts.destination_nat)
+        };
         let either = |end: &End| source(end) || destination(end);
         self.either.as_ref().is_none_or(either)
             && self.source.as_ref().is_none_or(source)
@@ -113,6 +125,8 @@ mod tests {
             source_port: Some(45384),
             destination_ip: "203.0.113.7".parse().ok(),
             destination_port: Some(443),
+            source_nat: None,
+            destination_nat: None,
             community_id: Some("1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
             pid: Some(5580),
             executable: Some("/usr/bin/curl"),
@@ -151,6 +165,27 @@ mod tests {
         let words: Vec<_> = flow.split(' ').map(str::to_owned).collect();
         let query = Query::from_words(&words).unwrap();
         assert_eq!(query.matches(&facts()), expected);
+    }
+
+    #[rstest]
+    #[case("192.0.2.1:61000", true)]
+    #[case(":61000", true)]
+    #[case("192.0.2.7:6443", true)]
+    #[case("192.0.2.1:45384", false)] // the address of one face, the port of the other
+    #[case("192.0.2.1 192.0.2.7", true)]
+    #[case("192.0.2.1 203.0.113.7", true)] // one end as the socket has it
+    #[case("192.0.2.7 192.0.2.1", false)]
+    #[case("10.0.0.5:45384 203.0.113.7:443", true)]
+    fn translated_ends(#[case] flow: &str, #[case] expected: bool) {
+        let end = |ip: &str, port: u16| Some((ip.parse().unwrap(), port));
+        let facts = Facts {
+            source_nat: end("192.0.2.1", 61000),
+            destination_nat: end("192.0.2.7", 6443),
+            ..facts()
+        };
+        let words: Vec<_> = flow.split(' ').map(str::to_owned).collect();
+        let query = Query::from_words(&words).unwrap();
+        assert_eq!(query.matches(&facts), expected);
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Bounds {
                     "DELETE FROM flows WHERE id = ?1",
                     "DELETE FROM uses WHERE flow = ?1",
                     "DELETE FROM holders WHERE flow = ?1",
+                    "DELETE FROM translations WHERE flow = ?1",
                 ] {
                     database.prepare_cached(text)?.execute([flow.id])?;
                 }

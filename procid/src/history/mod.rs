@@ -9,6 +9,7 @@
 //! | [`batch`] | facts that are written together |
 //! | [`store`] | batches to rows |
 //! | [`names`] | what is written once and named by a number |
+//! | [`translations`] | what network address translation makes of flows' ends |
 //! | [`value`] | values as the database keeps them |
 //! | [`file`] | the file: made, found whole, damaged or too new |
 //! | [`bounds`] | the oldest is removed first |
@@ -32,6 +33,7 @@ pub mod reader;
 pub mod restore;
 pub mod search;
 mod store;
+mod translations;
 mod value;
 pub mod writer;
 

@@ -12,6 +12,7 @@ use rusqlite::{OptionalExtension as _, Result, Row};
 use super::{
     fact::Ruling,
     reader::{Reader, json},
+    translations,
     value::{Stored, boot, marks, outcome_of},
 };
 use crate::{
@@ -88,11 +89,13 @@ impl Reader {
             "SELECT {ACTOR}, {IMAGE}, {JUDGEMENT}, f.run, f.cookie, f.flow, f.creator, \
              l.address, f.local_port, f.remote, f.remote_port, f.wire, f.started, f.duration, \
              f.marks, f.sent, f.received, f.outcome, f.sequence, k.family, k.type, k.protocol, \
-             k.netns, k.hook, k.flags, k.state, k.snapshot, k.is_use \
+             k.netns, k.hook, k.flags, k.state, k.snapshot, k.is_use, {} \
              FROM flows f JOIN actors a ON a.id = f.actor JOIN kinds k ON k.id = f.kind \
              JOIN addresses l ON l.id = f.local LEFT JOIN images i ON i.id = a.image \
              LEFT JOIN places c ON c.id = a.place \
-             LEFT JOIN judgements j ON j.id = f.judgement WHERE f.id = ?1"
+             LEFT JOIN judgements j ON j.id = f.judgement \
+             LEFT JOIN translations t ON t.flow = f.id WHERE f.id = ?1",
+            translations::COLUMNS
         );
         let found = self
             .database
@@ -219,6 +222,7 @@ fn flow(id: i64, row: &Row<'_>) -> Result<(PastFlow, Option<i64>)> {
         wire: row
             .get::<_, Option<Stored>>(at + 8)?
             .map(|wire| Box::new(wire.0)),
+        nat: translations::read(row, at + 25)?,
         sent: row.get::<_, Option<i64>>(at + 12)?.map(i64::cast_unsigned),
         received: row.get::<_, Option<i64>>(at + 13)?.map(i64::cast_unsigned),
         started_ns: boot(started),

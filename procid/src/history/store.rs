@@ -14,6 +14,7 @@ use super::{
     fact::{FlowFact, Gap, ImageFact, Run, Told, UseFact},
     feed::now,
     names::{Names, next_id},
+    translations,
     value::{LATE_NS, Stored, marks, ns, outcome_number},
 };
 use crate::{
@@ -264,6 +265,7 @@ impl Rows<'_> {
                     outcome_number(connection.outcome),
                     connection.sequence.map(|number| ns(number.get())),
                 ])?;
+            translations::write(self.database, id, connection.nat.as_deref())?;
             self.recent.put(fact.key, id);
             return Ok(id);
         }
@@ -348,6 +350,7 @@ impl Rows<'_> {
                 judgement,
                 connection.sequence.map(|number| ns(number.get())),
             ])?;
+        translations::write(database, id, connection.nat.as_deref())?;
         for (place, holder) in connection.holders().iter().enumerate() {
             let image = names.image(database, holder)?;
             database

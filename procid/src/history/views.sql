@@ -18,6 +18,11 @@ SELECT
   iif(k.flags & 256, f.remote_port, f.local_port) AS source_port,
   iif(k.flags & 256, l.local_text, f.remote_text) AS destination,
   iif(k.flags & 256, f.local_port, f.remote_port) AS destination_port,
+  iif(k.flags & 256, n.remote_text, n.local_text) AS source_nat,
+  iif(k.flags & 256, n.remote_port, n.local_port) AS source_nat_port,
+  iif(k.flags & 256, n.local_text, n.remote_text) AS destination_nat,
+  iif(k.flags & 256, n.local_port, n.remote_port) AS destination_nat_port,
+  n.grade AS nat_grade,
   CASE
     WHEN t.use IS NOT NULL OR k.is_use THEN 'speaker'
     WHEN k.snapshot THEN NULL
@@ -76,7 +81,26 @@ LEFT JOIN images i ON i.id = a.image
 LEFT JOIN images o ON o.id = i.root
 LEFT JOIN programs p ON p.id = i.program
 LEFT JOIN places c ON c.id = a.place
-LEFT JOIN judgements j ON j.id = t.judgement;
+LEFT JOIN judgements j ON j.id = t.judgement
+LEFT JOIN (
+  SELECT *, CASE typeof(local)
+    WHEN 'null' THEN NULL
+    WHEN 'integer' THEN (local >> 24 & 255) || '.' || (local >> 16 & 255) || '.'
+      || (local >> 8 & 255) || '.' || (local & 255)
+    ELSE lower(substr(hex(local), 1, 4) || ':' || substr(hex(local), 5, 4) || ':'
+      || substr(hex(local), 9, 4) || ':' || substr(hex(local), 13, 4) || ':'
+      || substr(hex(local), 17, 4) || ':' || substr(hex(local), 21, 4) || ':'
+      || substr(hex(local), 25, 4) || ':' || substr(hex(local), 29, 4)) END AS local_text,
+    CASE typeof(remote)
+    WHEN 'null' THEN NULL
+    WHEN 'integer' THEN (remote >> 24 & 255) || '.' || (remote >> 16 & 255) || '.'
+      || (remote >> 8 & 255) || '.' || (remote & 255)
+    ELSE lower(substr(hex(remote), 1, 4) || ':' || substr(hex(remote), 5, 4) || ':'
+      || substr(hex(remote), 9, 4) || ':' || substr(hex(remote), 13, 4) || ':'
+      || substr(hex(remote), 17, 4) || ':' || substr(hex(remote), 21, 4) || ':'
+      || substr(hex(remote), 25, 4) || ':' || substr(hex(remote), 29, 4)) END AS remote_text
+  FROM translations
+) n ON n.flow = t.flow;
 
 CREATE VIEW denials AS SELECT * FROM connections WHERE verdict = 'deny';
 

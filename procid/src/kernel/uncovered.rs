@@ -65,6 +65,11 @@ const WAYS: &[Way] = &[
         |_| true,
         "its TCP socket is the kernel's own: the attempt is recorded with outcome unknown",
     ),
+    (
+        "NAT in other network namespaces than the agent's, and in conntrack zones",
+        |_| true,
+        "connections are looked up in the connection tracking of the agent's namespace, zone 0: `source.nat` and `destination.nat` say what is translated there",
+    ),
     ("SCTP", |sight| !sight.lsm, NO_CGROUP_HOOK),
     ("DCCP", |sight| !sight.lsm, NO_CGROUP_HOOK),
     (

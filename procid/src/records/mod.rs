@@ -146,6 +146,16 @@ pub struct Endpoint {
     pub port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The end on the other side of network address translation, where that
+    /// changes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<TranslatedEnd>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TranslatedEnd {
+    pub ip: std::net::IpAddr,
+    pub port: u16,
 }
 
 /// An object whose only field is an id.
@@ -328,6 +338,9 @@ pub struct Procid {
     /// What the packets are addressed to, where that is not what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<Wire>,
+    /// How sure `source.nat` and `destination.nat` are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loginuid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -405,6 +418,14 @@ pub struct Wire {
     /// The first hop of a source route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<std::net::IpAddr>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NatState {
+    /// `exact`: it is translated in the socket's own network namespace;
+    /// `inferred`: in the agent's, where a connection with the same ends is.
+    pub grade: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

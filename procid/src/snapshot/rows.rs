@@ -105,6 +105,8 @@ fn matches(query: &Query, record: &Record, now_ns: i64) -> bool {
         source_port: source.and_then(|end| end.port),
         destination_ip: destination.and_then(|end| end.ip),
         destination_port: destination.and_then(|end| end.port),
+        source_nat: None,
+        destination_nat: None,
         community_id: record
             .network
             .as_ref()
@@ -295,6 +297,7 @@ fn endpoint((ip, port): (std::net::IpAddr, u16)) -> Endpoint {
         ip: Some(ip),
         port: Some(port),
         bytes: None,
+        nat: None,
     }
 }
 

@@ -10,10 +10,11 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 /// A program and the package that has it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("modinfo", "kmod"),
     ("xz", "xz-utils"),
     ("curl", "curl"),

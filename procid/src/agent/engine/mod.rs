@@ -7,6 +7,7 @@
 //! | [`answers`] | what is known, to who asks |
 //! | [`callers`] | who changes the policy, and whom a rule is to name |
 //! | [`past`] | what history is told |
+//! | [`nat`] | what network address translation makes of connections' ends |
 //!
 //! It needs no kernel and knows no thread: it is told events, hashes and the
 //! time; it hands out records ([`Engine::next_record`]) and what it wants to
@@ -51,11 +52,13 @@ use crate::{
     policy::lineage::Family,
     records::{Record, User},
 };
+use nat::Translations;
 use past::Tell;
 use queue::{Item, Queue};
 
 mod answers;
 mod callers;
+mod nat;
 mod past;
 mod queue;
 mod start;
@@ -63,6 +66,7 @@ mod start;
 mod tests;
 
 pub use answers::ANSWER_MAX;
+pub use nat::Untranslated;
 pub use queue::HOLD_NS;
 
 /// Cause of loss: an open connection was forgotten for want of room.
@@ -109,6 +113,8 @@ pub struct Setup {
     pub keeps_history: bool,
     pub pods: Pods,
     pub users: Users,
+    /// Inode of the network namespace whose translations are looked up.
+    pub netns: u32,
 }
 
 /// See the [module](self).
@@ -117,6 +123,7 @@ pub struct Engine {
     frame: Frame,
     images: Images,
     connections: Connections,
+    translations: Translations,
     contexts: Contexts,
     users: Users,
     queue: Queue,
@@ -165,6 +172,7 @@ impl Engine {
                 rules: Generations::default(),
             },
             connections,
+            translations: Translations::new(setup.netns),
             contexts: Contexts::new(setup.cgroups, setup.pods),
             users: setup.users,
             queue: Queue::default(),
@@ -378,6 +386,7 @@ impl Engine {
                         && before_ns.is_some_and(|before_ns| connection.started_ns <= before_ns)
                 });
                 if is_due {
+                    self.translations.want(key);
                     self.push(Item::Update(key), self.now_ns);
                 }
             }
@@ -527,14 +536,21 @@ impl Engine {
     fn take_news(&mut self) {
         while let Some(news) = self.connections.next_news() {
             match news {
-                News::Opened(key) => self.push(Item::Opened(key), self.now_ns),
+                News::Opened(key) => {
+                    self.translations.want(key);
+                    self.push(Item::Opened(key), self.now_ns);
+                }
                 News::Used(key, speaker) => {
                     let at_ns = speaker.at_ns;
                     self.push(Item::Used(key, speaker), at_ns);
                 }
                 News::Denied(told) => self.push(Item::Standalone(told), self.now_ns),
-                News::Closed(key) => self.push(Item::Closed(key), self.now_ns),
+                News::Closed(key) => {
+                    self.translations.want(key);
+                    self.push(Item::Closed(key), self.now_ns);
+                }
                 News::Forgotten(connection) => {
+                    self.translations.forget(&connection);
                     for id in connection.images() {
                         self.images.release(&id);
                     }

@@ -158,7 +158,7 @@ impl Engine {
         self.note(Fact::Image(Box::new(fact)));
     }
 
-    fn tell_flow(&mut self, key: Key, told: Told) {
+    pub(super) fn tell_flow(&mut self, key: Key, told: Told) {
         if let Some(connection) = self.connections.get(&key) {
             // It may have been used by others before its outcome was known.
             let told = match told {

@@ -11,12 +11,13 @@ use super::{
     process::{provenance, put_actor},
 };
 use crate::{
-    connections::{Connection, Judged, Key, Outcome, Role, Speaker},
+    connections::{Connection, Judged, Key, Nat, Outcome, Role, Speaker},
+    conntrack::End,
     flow::community_id::community_id,
     identity::image::Provenance,
     records::{
-        Audit, Endpoint, ErrorCode, Event, Network, Process, Procid, Record, Related, Rule, Socket,
-        Wire, words,
+        Audit, Endpoint, ErrorCode, Event, NatState, Network, Process, Procid, Record, Related,
+        Rule, Socket, TranslatedEnd, Wire, words,
     },
 };
 
@@ -225,6 +226,23 @@ impl Renderer<'_> {
         } else {
             procid.flow_id = Some(key.to_string());
         }
+        match connection.nat.as_deref() {
+            Some(Nat::Ambiguous) => absent(
+                &mut procid,
+                "procid.nat",
+                "sockets of several network namespaces have these ends",
+            ),
+            Some(nat) if connection.translated() != (None, None) => {
+                let grade = match nat {
+                    Nat::Exact(_) => "exact",
+                    _ => "inferred",
+                };
+                procid.nat = Some(NatState {
+                    grade: grade.to_owned(),
+                });
+            }
+            _ => {}
+        }
         let holders = connection.holders();
         if !holders.is_empty() {
             procid.holders = Some(holders.iter().map(|id| self.entity(id)).collect());
@@ -249,6 +267,7 @@ impl Renderer<'_> {
             });
             return;
         };
+        let (source_nat, destination_nat) = connection.translated();
         let number = words::iana_number(connection.protocol);
         record.network = Some(Network {
             transport: words::transport(connection.protocol).map(str::to_owned),
@@ -262,15 +281,20 @@ impl Renderer<'_> {
             ip: source_ip,
             port: source_port,
             bytes: None,
+            nat: source_nat.map(translated),
         });
         record.destination = Some(Endpoint {
             ip: Some(destination_ip),
             port: connection.destination_port(),
             bytes: None,
+            nat: destination_nat.map(translated),
         });
         let mut ips: Vec<_> = source_ip.into_iter().collect();
-        if !ips.contains(&destination_ip) {
-            ips.push(destination_ip);
+        let nat = source_nat.into_iter().chain(destination_nat);
+        for ip in std::iter::once(destination_ip).chain(nat.map(|(ip, _)| ip)) {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
         }
         record.related = Some(Related {
             ip: ips,
@@ -347,6 +371,10 @@ impl Renderer<'_> {
             absent(procid, "event.duration", not_seen(connection));
         }
     }
+}
+
+const fn translated((ip, port): End) -> TranslatedEnd {
+    TranslatedEnd { ip, port }
 }
 
 /// Payload: of an accepted connection, the source is the peer.

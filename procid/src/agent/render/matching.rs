@@ -45,6 +45,7 @@ impl Renderer<'_> {
             .community_id
             .as_ref()
             .and_then(|_| community_id_of(connection));
+        let (source_nat, destination_nat) = connection.translated();
         let is_seen = by.is_some() || cgroup(connection).is_some();
         let is_live = connection.provenance == Provenance::Live;
         let clock = &self.frame.clock;
@@ -53,6 +54,8 @@ impl Renderer<'_> {
             source_port: connection.source_port(),
             destination_ip: connection.destination_ip(),
             destination_port: connection.destination_port(),
+            source_nat,
+            destination_nat,
             community_id: community_id.as_deref(),
             pid: by.map_or_else(|| pid(connection), |speaker| Some(speaker.image.tgid)),
             executable: path.as_deref(),

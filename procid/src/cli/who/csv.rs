@@ -14,7 +14,7 @@ type Column = (&'static str, fn(&Record) -> Option<Cow<'_, str>>);
 
 /// Names are those of the JSON record, but for the `@` that would make the
 /// first one a formula.
-const COLUMNS: [Column; 38] = [
+const COLUMNS: [Column; 43] = [
     ("timestamp", |r| Some(Cow::Borrowed(&r.timestamp))),
     ("event.action", |r| text(&r.event.as_ref()?.action)),
     ("event.outcome", |r| {
@@ -96,6 +96,21 @@ const COLUMNS: [Column; 38] = [
     ("procid.unit", |r| text(r.procid.as_ref()?.unit.as_ref()?)),
     ("procid.cgroup.path", |r| {
         text(r.procid.as_ref()?.cgroup.as_ref()?.path.as_ref()?)
+    }),
+    ("source.nat.ip", |r| {
+        number(r.source.as_ref()?.nat.as_ref()?.ip)
+    }),
+    ("source.nat.port", |r| {
+        number(r.source.as_ref()?.nat.as_ref()?.port)
+    }),
+    ("destination.nat.ip", |r| {
+        number(r.destination.as_ref()?.nat.as_ref()?.ip)
+    }),
+    ("destination.nat.port", |r| {
+        number(r.destination.as_ref()?.nat.as_ref()?.port)
+    }),
+    ("procid.nat.grade", |r| {
+        text(&r.procid.as_ref()?.nat.as_ref()?.grade)
     }),
 ];
 

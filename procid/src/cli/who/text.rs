@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::ancestors::Ancestors;
@@ -112,6 +112,9 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
     if let Some(wire) = procid.and_then(|procid| procid.wire.as_ref()?.destination) {
         line("on the wire", &wire.to_string())?;
     }
+    if let Some(nat) = nat(record) {
+        line("nat", &nat)?;
+    }
     if let Some((sent, received)) = bytes(record) {
         let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
         let (sent, received) = (known(sent), known(received));
@@ -198,6 +201,27 @@ fn headline(record: &Record) -> String {
         line.push_str(&printable(state));
     }
     line
+}
+
+/// `source 192.0.2.1:61000, destination 192.0.2.7:6443 (exact)`
+fn nat(record: &Record) -> Option<String> {
+    let ends = [
+        ("source", record.source.as_ref()),
+        ("destination", record.destination.as_ref()),
+    ];
+    let ends: Vec<String> = ends
+        .into_iter()
+        .filter_map(|(name, end)| {
+            let nat = end?.nat.as_ref()?;
+            Some(format!("{name} {}", SocketAddr::new(nat.ip, nat.port)))
+        })
+        .collect();
+    if ends.is_empty() {
+        return None;
+    }
+    let grade = record.procid.as_ref().and_then(|p| p.nat.as_ref());
+    let grade = grade.map_or("not graded".into(), |nat| printable(&nat.grade));
+    Some(format!("{} ({grade})", ends.join(", ")))
 }
 
 pub(in crate::cli) fn endpoint(end: Option<&Endpoint>) -> String {
@@ -305,7 +329,9 @@ fn not_known(record: &Record, field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Cgroup, Container, Event, Procid, Resource, Sha256, User};
+    use crate::records::{
+        Cgroup, Container, Event, NatState, Procid, Resource, Sha256, TranslatedEnd, User,
+    };
 
     #[test]
     fn one_fact_a_line_and_what_is_not_known_is_said() {
@@ -321,6 +347,7 @@ mod tests {
                 ip: "2001:db8::7".parse().ok(),
                 port: Some(443),
                 bytes: None,
+                nat: None,
             }),
             process: Some(Box::new(Process {
                 name: Some("cu\nrl".to_owned()),
@@ -404,6 +431,13 @@ mod tests {
     fn what_its_cgroup_says_of_a_process_is_told() {
         let owned = |text: &str| Some(text.to_owned());
         let record = Record {
+            source: Some(Endpoint {
+                nat: Some(TranslatedEnd {
+                    ip: "2001:db8::1".parse().unwrap(),
+                    port: 61_000,
+                }),
+                ..Endpoint::default()
+            }),
             user: Some(User {
                 id: "1000".to_owned(),
                 name: owned("al\x1bice"),
@@ -424,6 +458,9 @@ mod tests {
             procid: Some(Box::new(Procid {
                 loginuid: Some(1001),
                 sessionid: Some(3),
+                nat: Some(NatState {
+                    grade: "exact".to_owned(),
+                }),
                 unit: owned("docker.service"),
                 cgroup: Some(Cgroup {
                     id: "7".to_owned(),
@@ -439,6 +476,7 @@ mod tests {
         for line in [
             "    user       1000 (al\\u{1b}ice)\n",
             "    login      1001, session 3\n",
+            "    nat        source [2001:db8::1]:61000 (exact)\n",
             "    container  c0ffee (docker)\n",
             "    pod        shop/web-0 (8d7f)\n",
             "    unit       docker.service\n",

@@ -5,7 +5,7 @@ use rusqlite::{Result, types::Value};
 
 use crate::{
     flow::{End, Query},
-    history::{reader::Reader, value::Stored},
+    history::{reader::Reader, translations, value::Stored},
 };
 
 /// Rows counted to choose an index.
@@ -19,6 +19,8 @@ pub(super) struct Ends {
     local_port: Option<u16>,
     remote: Option<(Value, Value)>,
     remote_port: Option<u16>,
+    /// Instead of all that: what either end is translated to.
+    translated: Option<End>,
 }
 
 /// An index, and what it is asked for.
@@ -31,6 +33,27 @@ enum Driver {
 
 /// The ways in which a question's ends may lie; `None`: in none.
 pub(super) fn ends(reader: &Reader, query: &Query) -> Result<Option<Vec<Ends>>> {
+    let mut ways = as_they_are(reader, query)?;
+    ways.extend(as_translated(reader, query)?);
+    Ok((!ways.is_empty()).then_some(ways))
+}
+
+/// Of a flow that one of the ends asked for finds by what it is translated to.
+fn as_translated(reader: &Reader, query: &Query) -> Result<Vec<Ends>> {
+    let has_any: bool = reader
+        .database
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM translations)")?
+        .query_row([], |row| row.get(0))?;
+    let asked = [&query.either, &query.source, &query.destination];
+    let asked = asked.into_iter().flatten().filter(|_| has_any);
+    let ways = asked.map(|end| Ends {
+        translated: Some(end.clone()),
+        ..Ends::default()
+    });
+    Ok(ways.collect())
+}
+
+fn as_they_are(reader: &Reader, query: &Query) -> Result<Vec<Ends>> {
     let mut ways = Vec::new();
     for (local, remote) in [
         (&query.source, &query.destination),
@@ -52,11 +75,11 @@ pub(super) fn ends(reader: &Reader, query: &Query) -> Result<Option<Vec<Ends>>> 
         }
     }
     let Some(either) = &query.either else {
-        return Ok((!ways.is_empty()).then_some(ways));
+        return Ok(ways);
     };
     if query.source.is_some() || query.destination.is_some() {
         // All three are asked for: two narrow it enough.
-        return Ok((!ways.is_empty()).then_some(ways));
+        return Ok(ways);
     }
     let mut ways = Vec::new();
     let mut local = Ends::default();
@@ -66,7 +89,7 @@ pub(super) fn ends(reader: &Reader, query: &Query) -> Result<Option<Vec<Ends>>> 
     let mut remote = Ends::default();
     remote.put_remote(either);
     ways.push(remote);
-    Ok(Some(ways))
+    Ok(ways)
 }
 
 impl Ends {
@@ -101,6 +124,13 @@ impl Ends {
         text: &mut String,
         values: &mut Vec<Value>,
     ) -> Result<bool> {
+        if let Some(end) = &self.translated {
+            text.push_str("WHERE id IN (");
+            let range = end.address.as_ref().map(range);
+            translations::put_search(range, end.port, text, values);
+            text.push_str(") AND id BETWEEN ?2 AND ?3");
+            return Ok(true);
+        }
         let drivers = [
             self.local_port.map(|_| Driver::LocalPort),
             self.remote_port.map(|_| Driver::RemotePort),

@@ -28,6 +28,7 @@ use crate::{
 mod any;
 mod hash;
 mod life;
+mod nat;
 mod past;
 mod policy;
 mod start;
@@ -80,6 +81,7 @@ fn engine() -> Engine {
         keeps_history: true,
         pods: Pods::at("/nowhere".into()),
         users: Users::of("/etc/passwd".into()),
+        netns: 100,
     })
 }
 

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
-use super::{any::event, *};
+use super::{
+    any::event,
+    nat::{look_up, open},
+    *,
+};
 use crate::{
     agent::recall::{image, recall},
+    conntrack::{Answer, Translation},
     flow::End,
     history::{
         Fact,
+        file::FILE,
         fixtures::{Kept, reader},
     },
 };
@@ -129,6 +135,78 @@ fn query() -> impl Strategy<Value = Query> {
             container: words.3,
             ..Query::default()
         })
+}
+
+/// Learnt with the act's record, after it, and of sockets of other namespaces.
+#[test]
+fn translated_ends_are_kept_and_found_by() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut engine = engine_with_curl();
+    let mut kept = Kept::begin(directory.path(), &engine.run());
+    let nat = |port: u16| {
+        Answer::Found(Translation {
+            local: Some(([192, 0, 2, 1].into(), port)),
+            remote: Some(("2001:db8::7".parse().unwrap(), 6443)),
+        })
+    };
+    open(&mut engine, 1, 100);
+    look_up(&mut engine, nat(61_001));
+    open(&mut engine, 2, 200);
+    look_up(&mut engine, nat(61_002));
+    open(&mut engine, 3, 100);
+    let late = engine.untranslated();
+    open(&mut engine, 4, 100);
+    look_up(&mut engine, Answer::Found(Translation::default()));
+    for (cookie, netns) in [(5, 201), (6, 202)] {
+        let mut event = attempt(cookie, 1, NOW + cookie);
+        (event.destination, event.netns) = (ipv4(9), netns);
+        engine.event(Event::Attempt(event));
+        engine.event(Event::Outcome(outcome(cookie, 1, NOW + cookie, 0)));
+        look_up(&mut engine, nat(61_005));
+    }
+    records(&mut engine);
+    kept.write(facts(&mut engine), NOW + 50);
+    engine.translated(&late[0], nat(61_003));
+    kept.write(facts(&mut engine), NOW + 60);
+    let all = remembered(&engine, &Query::default());
+    let recalled = |query: &Query| recalled(directory.path(), query);
+    assert_eq!(difference(&recalled(&Query::default()), &all), None);
+    for (question, count) in [
+        (&["192.0.2.1:61001"][..], 1),
+        (&[":61002"], 1),
+        (&["192.0.2.1:61003"], 1),
+        (&["192.0.2.0/24"], 3),
+        (&["[2001:db8::7]:6443"], 3),
+        (&["2001:db8::/32"], 3),
+        (&["192.0.2.1:61001", "[2001:db8::7]:6443"], 1),
+        (&["192.0.2.1:61001", "10.0.0.7:443"], 1),
+        (&["[2001:db8::7]:6443", "192.0.2.1"], 0),
+        (&[":61005"], 0),
+        (&["10.0.0.5:50000"], 6),
+    ] {
+        let words: Vec<String> = question.iter().map(|word| (*word).to_owned()).collect();
+        let query = Query::from_words(&words).unwrap();
+        let found = recalled(&query);
+        assert_eq!(found.len(), count, "{question:?}");
+        assert_eq!(difference(&found, &remembered(&engine, &query)), None);
+    }
+    let database = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    let text: String = database
+        .query_row(
+            "SELECT group_concat(source_nat || ' ' || source_nat_port || ' ' || destination_nat \
+             || ' ' || destination_nat_port || ' ' || nat_grade, ', ') FROM connections",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    let to = "2001:0db8:0000:0000:0000:0000:0000:0007 6443";
+    assert_eq!(
+        text,
+        format!(
+            "192.0.2.1 61001 {to} exact, 192.0.2.1 61002 {to} inferred, \
+             192.0.2.1 61003 {to} exact"
+        )
+    );
 }
 
 proptest! {
