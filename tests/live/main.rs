@@ -27,6 +27,7 @@ mod incident;
 mod lineage;
 mod load;
 mod lockout;
+mod login;
 mod names;
 mod nat;
 mod open;

@@ -345,6 +345,9 @@ pub struct Procid {
     pub loginuid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessionid: Option<u32>,
+    /// Answers of the agent: where the session's login came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
     /// Of systemd: the outermost on the cgroup's path that is no slice.
@@ -418,6 +421,21 @@ pub struct Wire {
     /// The first hop of a source route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<std::net::IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Login {
+    pub from: LoginFrom,
+    /// The image that used the connection from there: an ancestor, or itself.
+    pub entity_id: String,
+    /// `inferred`: the kernel does not say so.
+    pub grade: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoginFrom {
+    pub ip: std::net::IpAddr,
+    pub port: u16,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use procid_common::image::ImageId;
+use procid_common::{image::ImageId, process::Actor};
 
 use super::Engine;
 use crate::{
@@ -52,13 +52,23 @@ impl Engine {
         found.sort_by_key(|(at_ns, key, ..)| (*at_ns, **key));
         let over = found.len().saturating_sub(ANSWER_MAX);
         let renderer = self.renderer();
-        let mut records: Vec<Record> = found[over..]
+        let mut acts: Vec<(Record, ImageId, Actor)> = found[over..]
             .iter()
             .map(|(_, key, connection, speaker)| match speaker {
-                None => renderer.connection(**key, connection, telling),
-                Some(speaker) => renderer.used(**key, connection, speaker),
+                None => (
+                    renderer.connection(**key, connection, telling),
+                    connection.image,
+                    connection.actor,
+                ),
+                Some(speaker) => (
+                    renderer.used(**key, connection, speaker),
+                    speaker.image,
+                    speaker.actor,
+                ),
             })
             .collect();
+        self.put_logins(&mut acts);
+        let mut records: Vec<Record> = acts.into_iter().map(|(record, ..)| record).collect();
         for record in &mut records {
             self.put_context(record);
         }

@@ -7,6 +7,7 @@
 //! | [`answers`] | what is known, to who asks |
 //! | [`callers`] | who changes the policy, and whom a rule is to name |
 //! | [`past`] | what history is told |
+//! | [`login`] | where a login came from |
 //! | [`nat`] | what network address translation makes of connections' ends |
 //!
 //! It needs no kernel and knows no thread: it is told events, hashes and the
@@ -58,6 +59,7 @@ use queue::{Item, Queue};
 
 mod answers;
 mod callers;
+mod login;
 mod nat;
 mod past;
 mod queue;

@@ -14,7 +14,7 @@ type Column = (&'static str, fn(&Record) -> Option<Cow<'_, str>>);
 
 /// Names are those of the JSON record, but for the `@` that would make the
 /// first one a formula.
-const COLUMNS: [Column; 43] = [
+const COLUMNS: [Column; 45] = [
     ("timestamp", |r| Some(Cow::Borrowed(&r.timestamp))),
     ("event.action", |r| text(&r.event.as_ref()?.action)),
     ("event.outcome", |r| {
@@ -111,6 +111,12 @@ const COLUMNS: [Column; 43] = [
     }),
     ("procid.nat.grade", |r| {
         text(&r.procid.as_ref()?.nat.as_ref()?.grade)
+    }),
+    ("procid.login.from.ip", |r| {
+        number(r.procid.as_ref()?.login.as_ref()?.from.ip)
+    }),
+    ("procid.login.from.port", |r| {
+        number(r.procid.as_ref()?.login.as_ref()?.from.port)
     }),
 ];
 

@@ -9,7 +9,7 @@ use std::{
 use super::ancestors::Ancestors;
 use crate::{
     cli::output::{duration, local, printable},
-    records::{Endpoint, HashState, Orchestrator, Process, Record, line::bytes},
+    records::{Endpoint, HashState, Login, Orchestrator, Process, Record, line::bytes},
 };
 
 /// # Errors
@@ -57,7 +57,9 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
     if let Some(uid) = procid.and_then(|procid| procid.loginuid) {
         let session = procid.and_then(|procid| procid.sessionid);
         let session = session.map_or_else(String::new, |id| format!(", session {id}"));
-        line("login", &format!("{uid}{session}"))?;
+        let from = procid.and_then(|procid| procid.login.as_ref());
+        let from = from.map_or_else(String::new, |login| login_from(login, record, ancestors));
+        line("login", &format!("{uid}{session}{from}"))?;
     }
     if let Some(container) = &record.container {
         line(
@@ -131,6 +133,22 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
         }
     }
     writeln!(out)
+}
+
+/// `, from 192.0.2.9:50022 (inferred, by sshd-session, pid 5100, entity 1a2b…)`
+fn login_from(login: &Login, record: &Record, ancestors: &Ancestors) -> String {
+    let ancestors = ancestors.of(record);
+    let of_ancestors = ancestors
+        .iter()
+        .find_map(|(entity, process)| process.filter(|_| *entity == login.entity_id));
+    let own = record.process.as_deref();
+    let own = own.filter(|process| process.entity_id.as_deref() == Some(&login.entity_id));
+    let by = match of_ancestors.or(own) {
+        Some(process) => image(process),
+        None => format!("entity {}", printable(&login.entity_id)),
+    };
+    let from = SocketAddr::new(login.from.ip, login.from.port);
+    format!(", from {from} ({}, by {by})", printable(&login.grade))
 }
 
 /// `1000 (alice)`
@@ -330,7 +348,8 @@ fn not_known(record: &Record, field: &str) -> String {
 mod tests {
     use super::*;
     use crate::records::{
-        Cgroup, Container, Event, NatState, Procid, Resource, Sha256, TranslatedEnd, User,
+        Cgroup, Container, Event, LoginFrom, NatState, Procid, Resource, Sha256, TranslatedEnd,
+        User,
     };
 
     #[test]
@@ -458,6 +477,14 @@ mod tests {
             procid: Some(Box::new(Procid {
                 loginuid: Some(1001),
                 sessionid: Some(3),
+                login: Some(Login {
+                    from: LoginFrom {
+                        ip: [192, 0, 2, 9].into(),
+                        port: 50_022,
+                    },
+                    entity_id: "sshd-id".to_owned(),
+                    grade: "inferred".to_owned(),
+                }),
                 nat: Some(NatState {
                     grade: "exact".to_owned(),
                 }),
@@ -475,7 +502,7 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         for line in [
             "    user       1000 (al\\u{1b}ice)\n",
-            "    login      1001, session 3\n",
+            "    login      1001, session 3, from 192.0.2.9:50022 (inferred, by entity sshd-id)\n",
             "    nat        source [2001:db8::1]:61000 (exact)\n",
             "    container  c0ffee (docker)\n",
             "    pod        shop/web-0 (8d7f)\n",

@@ -28,6 +28,7 @@ use crate::{
 mod any;
 mod hash;
 mod life;
+mod login;
 mod nat;
 mod past;
 mod policy;
