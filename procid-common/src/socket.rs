@@ -122,6 +122,8 @@ pub mod flags {
     pub const OTHERS: u32 = 1 << 14;
     /// TCP: what lies behind `withheld` in the stream does not leave (tag only).
     pub const WITHHELD: u32 = 1 << 15;
+    /// The connection had ended before it was accepted (events of accept(2) only).
+    pub const ENDED: u32 = 1 << 16;
 }
 
 /// Datagram destinations of one socket that are kept apart from those of all

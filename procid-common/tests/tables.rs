@@ -71,6 +71,16 @@ fn flags_are_single_bits() {
         socket_flags::PENDING_SOURCE,
         socket_flags::KTHREAD,
         socket_flags::SEND,
+        socket_flags::CONNECTED,
+        socket_flags::ACCEPTED,
+        socket_flags::SUBFLOW,
+        socket_flags::MANY_PEERS,
+        socket_flags::SENT_UNKNOWN,
+        socket_flags::RECEIVED_UNKNOWN,
+        socket_flags::SCANNER,
+        socket_flags::OTHERS,
+        socket_flags::WITHHELD,
+        socket_flags::ENDED,
     ];
     for flags in [&image[..], &socket[..]] {
         assert!(flags.iter().all(|flag| flag.count_ones() == 1));

@@ -12,7 +12,7 @@ use procid_common::{
     image::ImageId,
     socket::{
         Hook, SocketTag,
-        flags::{ACCEPTED, CONNECTED, CREATOR_UNSEEN, RECEIVED_UNKNOWN, SENT_UNKNOWN},
+        flags::{ACCEPTED, CONNECTED, CREATOR_UNSEEN, ENDED, RECEIVED_UNKNOWN, SENT_UNKNOWN},
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
     kernel::{Kptr, Object as _, Typed, WATCHED_CGROUP, WATCHED_LEVEL, offset},
     maps::{CREATORS, SPEAKERS, Speaker},
     policy::Judging,
-    socket::{AF_INET, AF_INET6, AF_PACKET, TCP_ESTABLISHED},
+    socket::{AF_INET, AF_INET6, AF_PACKET, TCP_CLOSE, TCP_ESTABLISHED},
     tag::{tag_accepted, tag_of, tag_or_late},
 };
 
@@ -279,13 +279,20 @@ pub(crate) fn lsm_graft(ctx: LsmContext) -> i32 {
 #[inline(always)]
 fn accepted(sk: Kptr, cookie: u64, hook: Hook) {
     let act = act_of_sock(sk, cookie, hook);
+    // One that was reset waits for accept(2) like any other, and its ports may be
+    // those of a new connection by then.
+    let ended = if sk.sock_state() == TCP_CLOSE {
+        ENDED
+    } else {
+        0
+    };
     act_event(
         kind::ACCEPT,
         sk,
         &act,
         None,
         1,
-        ACCEPTED,
+        ACCEPTED | ended,
         [0; 16],
         &Judging::NONE,
     );

@@ -91,6 +91,51 @@ pub(crate) fn attempt(cookie: u64, flow: u32, boot_ns: u64) -> Attempt {
     }
 }
 
+/// Of IPv4 on the loopback device.
+pub(crate) fn loopback(last: u8) -> Address {
+    let mut address = ipv4(last);
+    address[12..].copy_from_slice(&[127, 0, 0, last]);
+    address
+}
+
+/// A connect of process 10 from 127.0.0.1 to 127.0.0.1:8080.
+pub(crate) fn local_attempt(cookie: u64, source_port: u16, boot_ns: u64) -> Attempt {
+    Attempt {
+        destination: loopback(1),
+        destination_port: 8080,
+        source: loopback(1),
+        source_port: source_port.into(),
+        ..attempt(cookie, 1, boot_ns)
+    }
+}
+
+/// The outcome of [`local_attempt`].
+pub(crate) fn local_outcome(cookie: u64, source_port: u16, boot_ns: u64, error: i32) -> Outcome {
+    Outcome {
+        source: loopback(1),
+        source_port: source_port.into(),
+        ..outcome(cookie, 1, boot_ns, error)
+    }
+}
+
+/// Process 20 accepts what [`local_attempt`] opened.
+pub(crate) fn local_accept(cookie: u64, source_port: u16, boot_ns: u64) -> Attempt {
+    Attempt {
+        header: header::<Attempt>(kind::ACCEPT, boot_ns),
+        image: image(20),
+        creator: ImageId::UNKNOWN,
+        actor: actor(20),
+        // As the socket itself has it: its own end is the source.
+        destination: loopback(1),
+        destination_port: source_port.into(),
+        source: loopback(1),
+        source_port: 8080,
+        flags: flags::ACCEPTED | flags::CREATOR_UNSEEN,
+        hook: Hook::SysExitAccept as u32,
+        ..attempt(cookie, 1, boot_ns)
+    }
+}
+
 /// A datagram of process 10 to 10.0.0.7:443.
 pub(crate) fn datagram(cookie: u64, flow: u32, boot_ns: u64) -> Attempt {
     let mut attempt = attempt(cookie, flow, boot_ns);

@@ -5,6 +5,7 @@
 //! | [`connection`] | what was seen of one flow |
 //! | [`counts`] | what was sent and received |
 //! | [`nat`] | how its ends are translated |
+//! | [`peers`] | which flow is the other end of which |
 //!
 //! A flow goes *attempt → outcome → close*. Its outcome is the first one the
 //! kernel side tells; [`UNDECIDED_MAX_NS`] after the attempt it is told as
@@ -32,12 +33,16 @@ mod custody_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod nat;
+mod peers;
+#[cfg(test)]
+mod peers_tests;
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, Judged, Key, Outcome, Role, Speaker};
 pub use counts::Accounts;
 pub use nat::Nat;
+pub use peers::NoPeer;
 
 /// How long an attempt without outcome is waited for, in kernel time.
 pub const UNDECIDED_MAX_NS: u64 = 1_100_000_000;
@@ -98,6 +103,7 @@ pub struct Connections {
     undecided: VecDeque<(u64, Key)>,
     /// Ended flows in the order of their end.
     closed: VecDeque<(u64, Key)>,
+    index: peers::Index,
     news: VecDeque<News>,
     retained_max: usize,
     open_max: usize,
@@ -120,6 +126,7 @@ impl Connections {
             map: BTreeMap::new(),
             undecided: VecDeque::new(),
             closed: VecDeque::new(),
+            index: peers::Index::default(),
             news: VecDeque::new(),
             retained_max,
             open_max,
@@ -272,7 +279,9 @@ impl Connections {
             flow: event.flow,
         };
         if let Some(connection) = self.map.get_mut(&key) {
+            self.index.remove(key, connection);
             connection.wire = Some(Box::new(event.source));
+            self.index.insert(key, connection);
         }
     }
 
@@ -289,6 +298,13 @@ impl Connections {
         self.insert(key, Connection::of_row(row, holders));
         self.news.push_back(News::Opened(key));
         true
+    }
+
+    /// Takes in what history knows of a flow, which is no news.
+    pub fn restore(&mut self, key: Key, connection: Connection) {
+        if !self.map.contains_key(&key) {
+            self.insert(key, connection);
+        }
     }
 
     /// Takes in an outcome; that of a flow whose attempt was not seen says
@@ -310,14 +326,18 @@ impl Connections {
         };
         match connection.outcome {
             Outcome::Pending => {
+                self.index.remove(key, connection);
                 connection.learn_source(event);
+                self.index.insert(key, connection);
                 if outcome != Outcome::Pending {
                     self.decide(key, outcome, event.header.boot_ns);
                 }
             }
             // It was told as unknown; the end of what failed is told late.
             Outcome::Unknown if outcome != Outcome::Pending && connection.ended_ns.is_none() => {
+                self.index.remove(key, connection);
                 connection.learn_source(event);
+                self.index.insert(key, connection);
                 connection.outcome = outcome;
                 if outcome != Outcome::Success {
                     self.end(key, event.header.boot_ns);
@@ -501,13 +521,15 @@ impl Connections {
 
     fn insert(&mut self, key: Key, connection: Connection) {
         self.packets |= connection.is_packet();
+        self.index.insert(key, &connection);
         self.map.insert(key, Box::new(connection));
         while self.map.len() > self.retained_max && !self.closed.is_empty() {
             self.forget_oldest_closed();
         }
         if self.map.len() > self.open_max
-            && let Some((_, connection)) = self.map.pop_first()
+            && let Some((key, connection)) = self.map.pop_first()
         {
+            self.index.remove(key, &connection);
             self.evicted += 1;
             self.news.push_back(News::Forgotten(connection));
         }
@@ -543,6 +565,7 @@ impl Connections {
         if let Some((ended_ns, key)) = self.closed.pop_front() {
             self.since_ns = self.since_ns.max(ended_ns);
             if let Some(connection) = self.map.remove(&key) {
+                self.index.remove(key, &connection);
                 self.news.push_back(News::Forgotten(connection));
             }
         }
