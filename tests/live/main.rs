@@ -21,6 +21,7 @@ mod flows;
 mod forged;
 mod gate;
 mod history;
+mod hops;
 mod hung;
 mod identity;
 mod incident;

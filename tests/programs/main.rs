@@ -16,6 +16,7 @@
 //! | [`load`] | many connections of one process |
 //! | [`knock`] | tries the same thing until it is told to end |
 //! | [`shell`] | a remote shell |
+//! | [`proxy`] | passes on what it is asked |
 //! | [`crowd`] | very many processes, all alive at one time |
 //! | [`hold`] | as many, all open at one time |
 //! | [`way`] | every way out, with its own other end |
@@ -38,6 +39,7 @@ mod launch;
 mod leak;
 mod load;
 mod memfd;
+mod proxy;
 mod scan;
 mod shell;
 mod storm;
@@ -105,6 +107,8 @@ enum Program {
     Scan(scan::Scan),
     /// Give whoever connects a shell
     Shell(shell::Shell),
+    /// Take connections, and make one of its own for each
+    Proxy(proxy::Proxy),
     /// Start very many processes, of which some connect
     Crowd(crowd::Crowd),
     /// Open many connections and keep them
@@ -148,6 +152,7 @@ fn main() -> anyhow::Result<()> {
         Program::Knock(knock) => knock.run(),
         Program::Scan(scan) => scan.run(),
         Program::Shell(shell) => shell.run(),
+        Program::Proxy(proxy) => proxy.run(),
         Program::Crowd(crowd) => crowd.run(),
         Program::Hold(hold) => hold.run(),
         Program::Way(way) => way.run(),

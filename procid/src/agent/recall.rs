@@ -34,6 +34,7 @@ const LINE_MAX: usize = 4 * ANCESTRY_MAX;
 
 pub mod coverage;
 pub mod join;
+mod peers;
 #[cfg(test)]
 mod tests;
 
@@ -98,6 +99,7 @@ pub fn recall<'a>(
         }
         let past = past.entry(run.id).or_insert_with(|| Past::new(run));
         past.learn(reader, &flow)?;
+        past.find_peer(reader, &flow)?;
         past.put(query, &flow, &mut answer.found);
         answer.is_cut = answer.found.len() > ANSWER_MAX;
         Ok(if answer.is_cut {
@@ -148,6 +150,7 @@ struct Past<'a> {
     known: HashSet<i64>,
     /// Of the images that are known.
     ids: Vec<ImageId>,
+    local: peers::Local,
 }
 
 impl<'a> Past<'a> {
@@ -175,6 +178,7 @@ impl<'a> Past<'a> {
             images: Images::new(of.boot_id),
             known: HashSet::new(),
             ids: Vec::new(),
+            local: peers::Local::default(),
         }
     }
 
@@ -257,6 +261,7 @@ impl<'a> Past<'a> {
             } else {
                 renderer.connection(flow.key, connection, Telling::Answer)
             };
+            self.put_peer(&mut record, &flow.key);
             flow.within.put(&mut record, connection.actor.creds.euid);
             if connection.ended_ns.is_none()
                 && let Some(procid) = &mut record.procid
@@ -276,6 +281,7 @@ impl<'a> Past<'a> {
             };
             if renderer.is_answer(query, &seen) {
                 let mut record = renderer.speaker(flow.key, connection, speaker);
+                self.put_peer(&mut record, &flow.key);
                 used.within.put(&mut record, speaker.actor.creds.euid);
                 put(speaker.at_ns, record);
             }

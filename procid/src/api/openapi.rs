@@ -317,6 +317,9 @@ fn the_file_has_the_fields_of_records() {
     let mut record = tree(FIELDS);
     record["process"] = process.clone();
     record["procid"]["properties"]["opener"] = process.clone();
+    for end in ["process", "speaker"] {
+        record["procid"]["properties"]["peer"]["properties"][end] = process.clone();
+    }
     assert_eq!(at(&file, "/components/schemas/Record/properties"), &record);
     let mut fields = tree(PROCESS_FIELDS);
     fields["parent"] = process.clone();
@@ -374,6 +377,11 @@ fn schema_of(field: &Field) -> Value {
             json!({"type": "array", "items": {"$ref": "#/components/schemas/Uncovered"}})
         }
         Kind::Gaps => json!({"type": "array", "items": {"$ref": "#/components/schemas/Gap"}}),
+        Kind::Hops => json!({
+            "type": "array",
+            "minItems": 1,
+            "items": {"$ref": "#/components/schemas/Hop"},
+        }),
         Kind::KeywordMap => {
             json!({"type": "object", "additionalProperties": {"type": "string"}})
         }

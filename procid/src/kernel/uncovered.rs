@@ -61,6 +61,11 @@ const WAYS: &[Way] = &[
         "the kernel shows the ring's owner, not who wrote to it",
     ),
     (
+        "the other end of Unix and UDP sockets",
+        |_| true,
+        "only of a TCP connection between two sockets of one network namespace is it known",
+    ),
+    (
         "a second MPTCP subflow's outcome",
         |_| true,
         "its TCP socket is the kernel's own: the attempt is recorded with outcome unknown",

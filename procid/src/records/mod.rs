@@ -9,15 +9,19 @@
 //! | --- | --- |
 //! | [`escape`] | bytes of a process, made safe to print |
 //! | [`words`] | the kernel's numbers in the words of records |
+//! | [`hops`] | the other end of a connection, and steps from one to the next |
 //! | [`line`](mod@line) | a record as a table line |
 //! | [`schema`] | the table of fields and actions that records are checked against |
 
 use serde::{Deserialize, Serialize};
 
 pub mod escape;
+pub mod hops;
 pub mod line;
 pub mod schema;
 pub mod words;
+
+pub use hops::{Hop, Peer};
 
 /// Version of the Elastic Common Schema the names are taken from.
 pub const ECS_VERSION: &str = "9.4.0";
@@ -335,6 +339,13 @@ pub struct Procid {
     /// The image that opened the socket, where another one is speaking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opener: Option<Box<Process>>,
+    /// The other end, where it is a socket of this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Box<Peer>>,
+    /// Answers of `who`: where the request may have come from and gone on, in
+    /// the order of a walk through a tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Vec<Hop>>,
     /// What the packets are addressed to, where that is not what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<Wire>,

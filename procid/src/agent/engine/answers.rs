@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use procid_common::{image::ImageId, process::Actor};
 
-use super::Engine;
+use super::{
+    Engine,
+    chain::{CHAINED_MAX, Chains},
+};
 use crate::{
     agent::{
         handle::{Fill, Memory, Status},
@@ -51,8 +54,9 @@ impl Engine {
         }
         found.sort_by_key(|(at_ns, key, ..)| (*at_ns, **key));
         let over = found.len().saturating_sub(ANSWER_MAX);
+        let found = &found[over..];
         let renderer = self.renderer();
-        let mut acts: Vec<(Record, ImageId, Actor)> = found[over..]
+        let mut acts: Vec<(Record, ImageId, Actor)> = found
             .iter()
             .map(|(_, key, connection, speaker)| match speaker {
                 None => (
@@ -69,8 +73,19 @@ impl Engine {
             .collect();
         self.put_logins(&mut acts);
         let mut records: Vec<Record> = acts.into_iter().map(|(record, ..)| record).collect();
-        for record in &mut records {
+        for (record, (_, key, ..)) in records.iter_mut().zip(found) {
+            renderer.put_peer(record, key, &self.connections);
             self.put_context(record);
+        }
+        if telling == Telling::Answer && !found.is_empty() {
+            let chains = Chains::new(self);
+            let chained = records.iter_mut().zip(found).rev().take(CHAINED_MAX);
+            for (record, (_, key, connection, speaker)) in chained {
+                let image = speaker.map_or(connection.image, |speaker| speaker.image);
+                if speaker.is_none_or(|speaker| speaker.denied.is_none()) {
+                    chains.put(record, **key, image);
+                }
+            }
         }
         records.push(render::coverage(self.coverage(over as u64)));
         records

@@ -5,6 +5,7 @@
 //! | [`queue`] | records on their way out, and the wait for hashes |
 //! | [`start`] | what existed before the hooks, joined with what they saw since |
 //! | [`answers`] | what is known, to who asks |
+//! | [`chain`] | from one connection to the next, through processes |
 //! | [`callers`] | who changes the policy, and whom a rule is to name |
 //! | [`past`] | what history is told |
 //! | [`login`] | where a login came from |
@@ -59,6 +60,7 @@ use queue::{Item, Queue};
 
 mod answers;
 mod callers;
+mod chain;
 mod login;
 mod nat;
 mod past;
@@ -587,6 +589,13 @@ impl Engine {
             _ => None,
         };
         let news = self.facts.as_ref().map(|_| Tell::of(&what));
+        let flow = match &what {
+            Item::Opened(key) | Item::Used(key, _) | Item::Update(key) | Item::Closed(key) => {
+                Some(*key)
+            }
+            Item::Standalone(row) => Some(row.0),
+            _ => None,
+        };
         let born = match &what {
             Item::Fork(id) | Item::Exec(id) | Item::Row(id) => Some(*id),
             _ => None,
@@ -615,6 +624,10 @@ impl Engine {
             }
             Item::Standalone(row) => renderer.connection(row.0, &row.1, Telling::Opened),
         };
+        if let Some(key) = flow {
+            self.renderer()
+                .put_peer(&mut record, &key, &self.connections);
+        }
         if let Some(id) = subject {
             self.remember_pending(id);
         }

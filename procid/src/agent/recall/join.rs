@@ -239,6 +239,10 @@ fn go_on(opened: &mut Record, later: &Record) {
         Some(reason) => procid.unknown.insert(NO_END.to_owned(), reason.clone()),
         None => procid.unknown.remove(NO_END),
     };
+    if let Some(later) = later.procid.as_deref() {
+        procid.peer.clone_from(&later.peer);
+        procid.chain.clone_from(&later.chain);
+    }
     event.end = later.event.as_ref().and_then(|event| event.end.clone());
     if event.end.is_some() {
         for field in ["event.duration", "source.bytes", "destination.bytes"] {

@@ -6,6 +6,7 @@
 //! | [`connection`] | `connect`, `send`, `close` and rows of sockets |
 //! | [`lifecycle`] | `fork`, `exec`, `exit`, `hash` and rows of processes |
 //! | [`matching`] | what is known, against a question |
+//! | [`peer`] | the other end of a connection |
 //! | [`policy`] | `policy` |
 //! | [`report`] | `ready`, `loss` and what an answer covers |
 //!
@@ -23,12 +24,14 @@ use crate::{
 mod connection;
 mod lifecycle;
 mod matching;
+mod peer;
 mod policy;
 mod process;
 mod report;
 
 pub(super) use connection::{Telling, cgroup, community_id_of, pid, uid, verdict};
 pub(super) use matching::Seen;
+pub(super) use peer::put_cut;
 pub(super) use policy::PolicyNews;
 pub(super) use process::hex;
 pub(super) use report::{Ready, coverage};

@@ -7,14 +7,14 @@ use std::{
     io::{self, Write},
 };
 
-use crate::records::Record;
+use crate::records::{Process, Record};
 
 /// A column: its name, and its cell in a record.
 type Column = (&'static str, fn(&Record) -> Option<Cow<'_, str>>);
 
 /// Names are those of the JSON record, but for the `@` that would make the
 /// first one a formula.
-const COLUMNS: [Column; 45] = [
+const COLUMNS: [Column; 51] = [
     ("timestamp", |r| Some(Cow::Borrowed(&r.timestamp))),
     ("event.action", |r| text(&r.event.as_ref()?.action)),
     ("event.outcome", |r| {
@@ -118,7 +118,29 @@ const COLUMNS: [Column; 45] = [
     ("procid.login.from.port", |r| {
         number(r.procid.as_ref()?.login.as_ref()?.from.port)
     }),
+    ("procid.peer.flow_id", |r| {
+        text(&r.procid.as_ref()?.peer.as_ref()?.flow_id)
+    }),
+    ("procid.peer.role", |r| {
+        text(r.procid.as_ref()?.peer.as_ref()?.role.as_ref()?)
+    }),
+    ("procid.peer.process.pid", |r| number(peer(r)?.pid?)),
+    ("procid.peer.process.entity_id", |r| {
+        text(peer(r)?.entity_id.as_ref()?)
+    }),
+    ("procid.peer.process.executable", |r| {
+        text(peer(r)?.executable.as_ref()?)
+    }),
+    ("procid.peer.process.hash.sha256", |r| {
+        text(&peer(r)?.hash.as_ref()?.sha256)
+    }),
 ];
+
+/// The image at the other end.
+fn peer(record: &Record) -> Option<&Process> {
+    let procid = record.procid.as_deref()?;
+    procid.peer.as_deref()?.process.as_deref()
+}
 
 /// # Errors
 ///
@@ -180,7 +202,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::records::Process;
 
     fn with_executable(executable: &str) -> Record {
         Record {

@@ -5,6 +5,7 @@
 //! | [`question`] | flags to a [`Query`](crate::flow::Query) |
 //! | [`printer`] | records in the format asked for, and what the answer covers |
 //! | [`text`] | a connection as people read it |
+//! | [`hops`] | its other end, and where its request came from and went on |
 //! | [`ancestors`] | the images before those that acted |
 //! | [`csv`] | a connection as a line of a table |
 
@@ -32,6 +33,7 @@ use crate::{
 
 pub mod ancestors;
 pub mod csv;
+mod hops;
 pub mod printer;
 pub mod question;
 pub mod text;

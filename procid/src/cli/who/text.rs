@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::ancestors::Ancestors;
+use super::{ancestors::Ancestors, hops};
 use crate::{
     cli::output::{duration, local, printable},
     records::{Endpoint, HashState, Login, Orchestrator, Process, Record, line::bytes},
@@ -107,6 +107,9 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
     }
     if let Some(opener) = procid.and_then(|procid| procid.opener.as_deref()) {
         line("opener", &image(opener))?;
+    }
+    for (name, what) in hops::lines(record) {
+        line(name, &what)?;
     }
     if let Some(verdict) = procid.and_then(|procid| procid.verdict.as_ref()) {
         line("verdict", &printable(verdict))?;
@@ -255,7 +258,7 @@ pub(in crate::cli) fn endpoint(end: Option<&Endpoint>) -> String {
 }
 
 /// Before the name of an image that was made by the one a line above.
-fn indent(depth: usize) -> String {
+pub(super) fn indent(depth: usize) -> String {
     match depth {
         0 => String::new(),
         depth => format!("{}└ ", "  ".repeat(depth - 1)),
@@ -263,7 +266,7 @@ fn indent(depth: usize) -> String {
 }
 
 /// `curl, pid 5580, /usr/bin/curl, entity 1a2b…`
-fn image(process: &Process) -> String {
+pub(super) fn image(process: &Process) -> String {
     let parts: Vec<Cow<'_, str>> = [
         process.name.as_deref().map(printable),
         process.pid.map(|pid| format!("pid {pid}").into()),

@@ -429,6 +429,7 @@ fn check_hash(fields: Fields<'_>, wrong: &mut Vec<String>) {
         ("process.hash.sha256", "procid.hash"),
         ("process.parent.hash.sha256", "procid.parent.hash"),
         ("procid.script.hash.sha256", "procid.script.hash"),
+        ("procid.peer.process.hash.sha256", "procid.peer.hash"),
     ] {
         let grade = fields.text(&format!("{state}.grade"));
         let has_reason = fields.has(&format!("{state}.reason"));

@@ -52,6 +52,8 @@ pub enum Kind {
     Uncovered,
     /// An array of `{from, to, count, cause}`.
     Gaps,
+    /// An array of [`super::super::Hop`] that is not empty.
+    Hops,
     /// An object of keywords under names of their own.
     KeywordMap,
     /// An object of counts under names of their own.
@@ -172,7 +174,8 @@ impl Kind {
             | Self::Texts
             | Self::Ips
             | Self::Uncovered
-            | Self::Gaps => "an array",
+            | Self::Gaps
+            | Self::Hops => "an array",
             Self::KeywordMap | Self::LongMap => "an object",
         }
     }
@@ -193,6 +196,8 @@ pub const PROCESS_OBJECTS: &[&str] = &[
     "process.previous",
     "procid.opener",
     "procid.opener.parent",
+    "procid.peer.process",
+    "procid.peer.speaker",
 ];
 
 /// Fields of a process object, named from within it.
@@ -232,6 +237,8 @@ const REASONS: &[&str] = &[
     "unsettled",
     "no-file",
 ];
+
+const ROLES: &[&str] = &["opener", "speaker", "acceptor"];
 
 const PROVENANCES: &[&str] = &["live", "snapshot"];
 
@@ -316,11 +323,7 @@ pub const FIELDS: &[Field] = &[
     any("rule.version", Kind::Sha256),
     any("related.ip", Kind::Ips),
     any("related.hash", Kind::Keywords),
-    one_of(
-        "procid.role",
-        Kind::Keyword,
-        &["opener", "speaker", "acceptor"],
-    ),
+    one_of("procid.role", Kind::Keyword, ROLES),
     one_of("procid.verdict", Kind::Keyword, &["allow", "deny", "audit"]),
     any("procid.audit.rule", Kind::Keywords),
     any("procid.hook", Kind::Keyword),
@@ -352,6 +355,11 @@ pub const FIELDS: &[Field] = &[
     one_of("procid.parent.hash.reason", Kind::Keyword, REASONS),
     any("procid.ancestry", Kind::Keywords),
     any("procid.holders", Kind::Keywords),
+    any("procid.peer.flow_id", Kind::FlowId),
+    one_of("procid.peer.role", Kind::Keyword, ROLES),
+    one_of("procid.peer.hash.grade", Kind::Keyword, GRADES),
+    one_of("procid.peer.hash.reason", Kind::Keyword, REASONS),
+    any("procid.chain", Kind::Hops),
     any("procid.wire.destination", Kind::Ip),
     one_of("procid.nat.grade", Kind::Keyword, &["exact", "inferred"]),
     any("procid.loginuid", Kind::Id32),

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`fields`] | the table of fields |
 //! | [`actions`] | the table of actions, and what fields ask of each other |
+//! | [`hops`] | the steps of a chain |
 //! | [`template`] | the mapping of every field for Elasticsearch |
 
 use serde_json::{Map, Value};
@@ -18,6 +19,7 @@ use fields::{Kind, field};
 
 pub mod actions;
 pub mod fields;
+mod hops;
 pub mod template;
 
 /// Everything that is wrong with a record, one sentence each; empty when
@@ -111,6 +113,7 @@ fn check_value(path: &str, kind: Kind, allowed: &[&str], value: &Value, wrong: &
             }
             _ => wrong.push(format!("{path} is {value}, not an array")),
         },
+        Kind::Hops => hops::check(path, value, wrong),
         Kind::KeywordMap | Kind::LongMap => match value {
             Value::Object(entries) => {
                 let kind = if kind == Kind::LongMap {

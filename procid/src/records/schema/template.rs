@@ -103,6 +103,34 @@ fn mapping(name: &str, kind: Kind) -> Value {
                 "cause": keyword,
             },
         }),
+        // And each step.
+        Kind::Hops => {
+            let end = json!({"properties": {"ip": {"type": "ip"}, "port": {"type": "long"}}});
+            json!({
+                "type": "nested",
+                "properties": {
+                    "of": keyword,
+                    "flow_id": keyword,
+                    "relation": keyword,
+                    "toward": keyword,
+                    "why": keyword,
+                    "process": {
+                        "properties": {
+                            "entity_id": keyword,
+                            "pid": {"type": "long"},
+                            "name": keyword,
+                            "executable": keyword,
+                            "start": {"type": "date"},
+                            "hash": {"properties": {"sha256": keyword}},
+                        },
+                    },
+                    "hash": {"properties": {"grade": keyword, "reason": keyword}},
+                    "transport": keyword,
+                    "source": end,
+                    "destination": end,
+                },
+            })
+        }
         // Their names are not known beforehand, and some have dots in them.
         Kind::KeywordMap | Kind::LongMap => json!({"type": "flattened"}),
     }

@@ -298,6 +298,38 @@ fn what_is_no_object_is_no_record() {
 }
 
 #[test]
+fn a_step_of_a_chain_is_checked() {
+    let checked = |hop: Value| {
+        let mut record = example();
+        record["procid"]["chain"] = json!([hop]);
+        check(&record)
+    };
+    let hop = sample(Kind::Hops)[0].clone();
+    assert_eq!(checked(hop.clone()), NOTHING);
+    for (change, wrong) in [
+        (json!({"why": null}), "procid.chain[0].why is missing"),
+        (
+            json!({"relation": "certain"}),
+            r#"procid.chain[0].relation is "certain", not one of peer, inferred"#,
+        ),
+        (
+            json!({"flow_id": "8"}),
+            r#"procid.chain[0].flow_id is "8", not COOKIE.COUNT"#,
+        ),
+        (
+            json!({"process": {"secret": 1}}),
+            r#""process.secret" is not a field of records"#,
+        ),
+        (
+            json!({"sure": "yes"}),
+            r#""procid.chain[0].sure" is not a field of records"#,
+        ),
+    ] {
+        assert_eq!(checked(patched(hop.clone(), &change)), [wrong]);
+    }
+}
+
+#[test]
 fn the_table_names_each_field_once() {
     let mut names: Vec<_> = fields::FIELDS.iter().map(|field| field.name).collect();
     for object in fields::PROCESS_OBJECTS {
@@ -334,6 +366,18 @@ fn sample(kind: Kind) -> Value {
             "to": "2026-11-22T15:04:06.123456789Z",
             "count": 7,
             "cause": "word",
+        }]),
+        Kind::Hops => json!([{
+            "of": "8812.1",
+            "flow_id": "8813.1",
+            "relation": "inferred",
+            "toward": "onward",
+            "why": "word",
+            "process": {"pid": 7, "hash": {"sha256": SHA256}},
+            "hash": {"grade": "verified"},
+            "transport": "tcp",
+            "source": {"ip": "10.0.0.5", "port": 7},
+            "destination": {"ip": "10.0.0.6", "port": 443},
         }]),
         Kind::KeywordMap => json!({"name": "word"}),
         Kind::LongMap => json!({"name": 7}),

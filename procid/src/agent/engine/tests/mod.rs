@@ -27,6 +27,7 @@ use crate::{
 
 mod any;
 mod hash;
+mod hops;
 mod life;
 mod login;
 mod nat;

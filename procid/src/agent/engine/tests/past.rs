@@ -19,19 +19,25 @@ use crate::{
 };
 
 /// The facts that there are to tell.
-fn facts(engine: &mut Engine) -> Vec<Fact> {
+pub(super) fn facts(engine: &mut Engine) -> Vec<Fact> {
     std::iter::from_fn(|| engine.next_fact()).collect()
 }
 
-/// What memory answers, by what a record is.
-fn remembered(engine: &Engine, query: &Query) -> Vec<Value> {
+/// What memory answers, by what a record is, but for chains, which history does
+/// not follow.
+pub(super) fn remembered(engine: &Engine, query: &Query) -> Vec<Value> {
     let mut answer = engine.who(query);
     answer.pop();
+    for record in &mut answer {
+        let procid = record.procid.as_mut().unwrap();
+        procid.chain = None;
+        procid.unknown.remove("procid.chain");
+    }
     sorted(answer.iter().map(checked).collect())
 }
 
 /// What history answers, but for the reason why what is open has no end.
-fn recalled(directory: &Path, query: &Query) -> Vec<Value> {
+pub(super) fn recalled(directory: &Path, query: &Query) -> Vec<Value> {
     let reader = reader(directory);
     let runs = reader.runs().unwrap();
     let answer = recall(&reader, query, &runs, |_, _| false).unwrap();
