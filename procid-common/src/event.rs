@@ -38,6 +38,8 @@ pub mod kind {
     pub const FILE_ROW: u32 = 0x211;
     /// Row of the socket storage iterator: bytes so far.
     pub const COUNTS_ROW: u32 = 0x212;
+    /// A DNS answer has reached a socket.
+    pub const ANSWER: u32 = 0x220;
 
     /// Row of the task iterator: what the policy says of a process.
     pub const ASKED_ROW: u32 = 0x301;
@@ -70,6 +72,8 @@ pub enum Loss {
     RingDenial = 8,
     /// A table that a decision needs had no room: `on_overflow` decided.
     PolicyOverflow = 9,
+    /// The ring of DNS answers had no room.
+    RingAnswer = 10,
 }
 
 /// Hooks with a second program, for where the kernel skips the first: index
@@ -94,7 +98,7 @@ impl Twice {
 }
 
 impl Loss {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RingProcess,
         Self::RingConnection,
         Self::ImagesFull,
@@ -105,6 +109,7 @@ impl Loss {
         Self::ActsFull,
         Self::RingDenial,
         Self::PolicyOverflow,
+        Self::RingAnswer,
     ];
 
     /// The cause as records and `procid status` print it.
@@ -120,6 +125,7 @@ impl Loss {
             Self::ActsFull => "acts-full",
             Self::RingDenial => "ring-full-denial",
             Self::PolicyOverflow => "policy-overflow",
+            Self::RingAnswer => "ring-full-answer",
         }
     }
 }

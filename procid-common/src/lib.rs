@@ -8,6 +8,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`answer`] | DNS answers |
 //! | [`event`] | header, kinds and loss causes of ring-buffer events |
 //! | [`image`] | what names a process image, its credentials, its file |
 //! | [`process`] | fork, exec and exit events, snapshot rows of processes |
@@ -17,6 +18,7 @@
 //! | [`offsets`] | offsets of kernel fields, filled in from the kernel's BTF |
 #![no_std]
 
+pub mod answer;
 pub mod event;
 pub mod image;
 pub mod offsets;

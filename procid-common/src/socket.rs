@@ -124,6 +124,8 @@ pub mod flags {
     pub const WITHHELD: u32 = 1 << 15;
     /// The connection had ended before it was accepted (events of accept(2) only).
     pub const ENDED: u32 = 1 << 16;
+    /// Datagrams went to port 53, from a socket that is not connected (tag only).
+    pub const ASKS_NAMES: u32 = 1 << 17;
 }
 
 /// Datagram destinations of one socket that are kept apart from those of all

@@ -4,13 +4,14 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use procid_common::{
+    answer,
     event::{Loss, kind},
     image::ImageId,
     policy::role,
     socket::{
         Address, Attempt, Close, Counts, DestinationState, Hook, Outcome, SocketKind, SocketTag,
         flags::{
-            ACCEPTED, CONNECTED, CREATOR_UNSEEN, IO_WORKER, KERNEL, KTHREAD, PENDING,
+            ACCEPTED, ASKS_NAMES, CONNECTED, CREATOR_UNSEEN, IO_WORKER, KERNEL, KTHREAD, PENDING,
             PENDING_SOURCE, SEND, SUBFLOW,
         },
     },
@@ -252,6 +253,9 @@ pub(crate) fn begin_send(me: u64, tag: &mut SocketTag, act: &Act, judging: &Judg
         begin_send_by(me, tag, Some(&key));
     }
     tag.flags |= PENDING_SOURCE;
+    if act.port == answer::PORT {
+        tag.flags |= ASKS_NAMES;
+    }
     remember_user(tag);
     flow
 }

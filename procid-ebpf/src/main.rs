@@ -12,6 +12,7 @@
 //! | datagrams with an address | [`send`] |
 //! | what was sent and received | [`bytes`] |
 //! | packets | [`packet`] |
+//! | DNS answers among them | [`answer`] |
 //! | TCP data that are denied | [`withhold`] |
 //! | accept, and other users of a socket | [`custody`] |
 //! | TCP state changes, retransmissions | [`state`] |
@@ -41,6 +42,7 @@
     reason = "a value in place of a reference would be copied to the 512-byte stack"
 )]
 
+mod answer;
 mod atomic;
 mod attempt;
 mod bytes;

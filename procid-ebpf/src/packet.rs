@@ -6,13 +6,15 @@
 //! asked for. These packets are made inside sendmsg(2), in the context of its
 //! caller; of TCP's this is not so, and only its headers are looked at.
 //!
-//! On the way in, whether a socket hears of one peer or of several.
+//! On the way in, whether a socket hears of one peer or of several, and DNS
+//! answers (see [`answer`](crate::answer)).
 //!
 //! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/ip_output.c#L317>
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    bindings::bpf_sock,
     helpers::{
         bpf_ktime_get_boot_ns,
         generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
@@ -21,14 +23,16 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use procid_common::{
+    answer::PORT,
     event::{Loss, kind},
     socket::{
         Address, Hook, SocketTag,
-        flags::{CONNECTED, KERNEL, MANY_PEERS, OTHERS, PENDING, PENDING_SOURCE, SEND},
+        flags::{ASKS_NAMES, CONNECTED, KERNEL, MANY_PEERS, OTHERS, PENDING, PENDING_SOURCE, SEND},
     },
 };
 
 use crate::{
+    answer::{tell_datagram, tell_segment, was_asked},
     attempt::{
         Act, NOT_NEW, act_event, begin_send, closed, is_primary, next_flow, speaking, tell, wired,
     },
@@ -345,21 +349,51 @@ fn begin_connected(sk: Kptr, tag: &mut SocketTag, ends: &Ends, cookie: u64) {
     tag.since_ns = unsafe { bpf_ktime_get_boot_ns() };
 }
 
+/// The port of the other end of a connected socket, network order; 0: there is
+/// none.
+#[inline(always)]
+fn peer_port(sk: *mut c_void) -> u16 {
+    // SAFETY: what `socket_of` found; a field that the verifier rewrites.
+    unsafe { (*sk.cast::<bpf_sock>()).dst_port }
+}
+
 /// Whether a socket hears of one peer or of several: where it is not connected,
 /// a receive that does not ask from whom is told apart by nothing else.
+///
+/// DNS answers: of what else comes in, the packet is not looked at for them.
 #[inline(always)]
 fn try_ingress(ctx: &SkBuffContext) -> Option<()> {
+    const DNS: u16 = (PORT as u16).to_be();
+
     let (sk, sock_type, mut protocol) = socket_of(ctx)?;
     if sock_type == u32::from(SOCK_RAW) {
         protocol = 0; // no ports
     } else if protocol == IPPROTO_TCP {
+        if peer_port(sk) == DNS {
+            tell_segment(ctx, sk);
+        }
         return None;
     }
+    let is_servers = protocol == IPPROTO_UDP && peer_port(sk) == DNS;
+    if is_servers {
+        tell_datagram(ctx, sk);
+    }
     let tag = tag_of(sk)?;
-    if tag.flags & (CONNECTED | MANY_PEERS | KERNEL) != 0 {
+    if tag.flags & (CONNECTED | KERNEL) != 0 || tag.flags & (MANY_PEERS | ASKS_NAMES) == MANY_PEERS
+    {
         return None;
     }
     let ends = ends(ctx, protocol)?;
+    if tag.flags & ASKS_NAMES != 0
+        && !is_servers
+        && ends.source_port == PORT
+        && was_asked(tag, &ends.source)
+    {
+        tell_datagram(ctx, sk);
+    }
+    if tag.flags & MANY_PEERS != 0 {
+        return None;
+    }
     if tag.peer == [0; 16] {
         tag.peer = ends.source;
         tag.peer_port = ends.source_port;

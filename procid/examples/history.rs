@@ -319,6 +319,7 @@ fn connection(number: u64, has_ended: bool) -> Connection {
         destination: remote.to_ipv6_mapped().octets(),
         wire: None,
         nat: None,
+        domain: None,
         sent: has_ended.then_some(random % 5_000),
         received: has_ended.then_some(random % 90_000),
         started_ns,

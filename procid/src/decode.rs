@@ -1,6 +1,7 @@
 //! Ring-buffer bytes, checked for length and kind, viewed as events.
 
 use procid_common::{
+    answer::Answer,
     event::{Header, kind},
     policy::asked::{AskedRow, OpenRow},
     process::{Actor, Exec, Exit, Fork},
@@ -28,6 +29,7 @@ pub enum Event {
     FileRow(FileRow),
     AskedRow(Box<AskedRow>),
     OpenRow(OpenRow),
+    Answer(Box<Answer>),
 }
 
 impl Event {
@@ -47,7 +49,8 @@ impl Event {
             | Self::SocketRow(_)
             | Self::FileRow(_)
             | Self::AskedRow(_)
-            | Self::OpenRow(_) => None,
+            | Self::OpenRow(_)
+            | Self::Answer(_) => None,
         }
     }
 }
@@ -121,6 +124,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::FILE_ROW => Event::FileRow(view(bytes)?.0),
         kind::ASKED_ROW => Event::AskedRow(Box::new(view(bytes)?.0)),
         kind::OPEN_ROW => Event::OpenRow(view(bytes)?.0),
+        kind::ANSWER => Event::Answer(Box::new(view(bytes)?.0)),
         other => return Err(DecodeError::Kind(other)),
     })
 }

@@ -6,10 +6,12 @@
 //! flows the other way: file → rules → tables → [`kernel`]. [`gate`] holds an
 //! execution up until its file's hash is known.
 //!
+//! [`names`] are those that DNS answers gave the destinations of connections.
+//!
 //! [`history`] keeps what was seen, and [`outputs`] hand it on.
 //!
 //! `records`, `flow`, `decode`, `identity`, `connections`, `conntrack`, `policy`, `snapshot`,
-//! `gate`, `history` and `outputs` need no eBPF and never import aya; `cargo xtask
+//! `gate`, `history`, `outputs` and `names` need no eBPF and never import aya; `cargo xtask
 //! test` checks that.
 
 pub mod agent;
@@ -23,6 +25,7 @@ pub mod gate;
 pub mod history;
 pub mod identity;
 pub mod kernel;
+pub mod names;
 pub mod outputs;
 pub mod policy;
 pub mod records;

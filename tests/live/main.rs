@@ -13,6 +13,7 @@ mod context;
 mod crowd;
 mod cut;
 mod decisions;
+mod dns;
 mod elsewhere;
 mod events;
 mod explain;

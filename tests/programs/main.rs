@@ -3,6 +3,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | [`tcp`], [`udp`] | one connection or datagram of each kind |
+//! | [`resolve`] | asks for a name, then connects |
 //! | [`by`] | which thread or process of a program acts |
 //! | [`enter`] | other users, namespaces, roots and mounts, then another program |
 //! | [`memfd`] | runs itself from a file that has no name |
@@ -40,6 +41,7 @@ mod leak;
 mod load;
 mod memfd;
 mod proxy;
+mod resolve;
 mod scan;
 mod shell;
 mod storm;
@@ -62,6 +64,8 @@ enum Program {
     Connect(tcp::Connect),
     /// Send UDP datagrams
     Udp(udp::Udp),
+    /// Ask a DNS server for names, then connect over TCP
+    Resolve(resolve::Resolve),
     /// Change user, namespaces, root or mounts, then run a program
     Enter(enter::Enter),
     /// Run this program from a memfd
@@ -133,6 +137,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().program {
         Program::Connect(connect) => connect.run(),
         Program::Udp(udp) => udp.run(),
+        Program::Resolve(resolve) => resolve.run(),
         Program::Enter(enter) => enter.run(),
         Program::Memfd(memfd) => memfd.run(),
         Program::Gate(gate) => gate.run(),

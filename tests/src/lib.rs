@@ -5,6 +5,7 @@
 //! | [`truth`] | what a test program did, told by itself |
 //! | [`way`] | the same of every way out, socket by socket |
 //! | [`listener`] | the other end of its connections |
+//! | [`dns`] | a DNS server that answers what it is told to |
 //! | [`program`] | runs of the test program |
 //! | [`scratch`] | the files that are run |
 //! | [`fuse`] | a FUSE file system that need not answer |
@@ -29,6 +30,7 @@ pub mod attribution;
 pub mod browser;
 pub mod cgroup;
 pub mod containers;
+pub mod dns;
 pub mod fuse;
 pub mod gate;
 pub mod http;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The modules of `procid` that need no kernel.
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 12] = [
     "records",
     "flow",
     "decode",
@@ -24,6 +24,7 @@ const ROOMS: [&str; 11] = [
     "gate",
     "history",
     "outputs",
+    "names",
 ];
 
 /// A path that leads from a room to the kernel.

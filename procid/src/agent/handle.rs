@@ -301,6 +301,8 @@ pub struct Status {
     pub actions: BTreeMap<String, u64>,
     /// Records lost so far, by cause.
     pub lost: BTreeMap<String, u64>,
+    /// DNS answers that reached this host.
+    pub answers: AnswerCounts,
     /// Entries in use and capacity, by map or table.
     pub fill: BTreeMap<String, Fill>,
     pub hash_queue: usize,
@@ -319,6 +321,15 @@ pub struct Status {
     pub outputs: Vec<OutputStatus>,
     /// Capabilities kept after attaching.
     pub capabilities: Vec<String>,
+}
+
+/// DNS answers that reached this host, and were looked at, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnswerCounts {
+    pub read: u64,
+    /// Those of them that could not be read, or not to their end.
+    pub unreadable: u64,
 }
 
 /// The gate that hashes programs before they run: what it has done since the

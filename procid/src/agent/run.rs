@@ -43,11 +43,13 @@ use crate::{
 };
 use gate::Guard;
 use govern::Waiting;
+use names::Reading;
 use output::Output;
 use past::Past;
 
 mod gate;
 mod govern;
+mod names;
 mod output;
 mod past;
 mod toolchain;
@@ -130,6 +132,9 @@ pub fn run(
     let denials = kernel
         .take_denials()
         .ok_or_else(|| RunError::Ring(io::Error::other("the ring of denials is taken")))?;
+    let dns = kernel
+        .take_answers()
+        .ok_or_else(|| RunError::Ring(io::Error::other("the ring of DNS answers is taken")))?;
     let gate = Guard::new(&settings.exec_gate, &kernel);
     let capabilities = on_attached().map_err(RunError::Ready)?;
     let outputs = outputs.start().map_err(RunError::Ready)?;
@@ -162,6 +167,7 @@ pub fn run(
         kernel,
         ring,
         denials,
+        dns,
         denied: Vec::new(),
         engine,
         manager,
@@ -199,6 +205,8 @@ struct Agent<W> {
     kernel: Kernel,
     ring: Ring,
     denials: Ring,
+    /// DNS answers.
+    dns: Ring,
     /// Denied acts, and when, that wait until all that happened before them is
     /// read.
     denied: Vec<(u64, Event)>,
@@ -320,7 +328,11 @@ impl<W: Write> Agent<W> {
     /// where both rings were found empty.
     fn drain(&mut self) -> usize {
         let denials = self.read_denials();
-        let Self { ring, engine, .. } = self;
+        let Self {
+            ring, dns, engine, ..
+        } = self;
+        let mut reading = Reading::default();
+        reading.answers(dns, engine);
         let mut events = 0;
         let mut read_to_ns = 0;
         while events < ROUND_MAX {
@@ -334,7 +346,13 @@ impl<W: Write> Agent<W> {
             }
             events += 1;
             match event {
-                Some(Ok(event)) => engine.event(event),
+                Some(Ok(event)) => {
+                    if matches!(event, Event::Attempt(_)) {
+                        // What came before it is told first.
+                        reading.answers(dns, engine);
+                    }
+                    engine.event(event);
+                }
                 Some(Err(error)) => {
                     tracing::warn!("the ring holds what is no event: {error}");
                     self.undecodable += 1;
@@ -342,6 +360,7 @@ impl<W: Write> Agent<W> {
                 None => {}
             }
         }
+        self.undecodable += reading.undecodable;
         // Where the ring was found empty, images that were denied are known; in a
         // flood, which does not let it become empty, once it is read that far.
         let until_ns = match events {

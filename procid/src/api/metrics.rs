@@ -121,6 +121,17 @@ impl Look {
             "map",
             &fill(|fill| fill.capacity),
         )?;
+        let answers = status.answers;
+        let whole = answers.read.saturating_sub(answers.unreadable);
+        sheet.counters(
+            "dns_answers",
+            "DNS answers that reached this host",
+            "outcome",
+            &BTreeMap::from([
+                ("read".to_owned(), whole),
+                ("unreadable".to_owned(), answers.unreadable),
+            ]),
+        )?;
         sheet.gauge(
             "hash_queue_files",
             "Files that wait to be hashed",

@@ -151,6 +151,11 @@ fn text(status: &handle::Status, out: &mut impl Write) -> io::Result<()> {
         "hash queue    {}",
         count(status.hash_queue as u64, "file")
     )?;
+    writeln!(
+        out,
+        "DNS answers   {} read, {} of them not to the end",
+        status.answers.read, status.answers.unreadable
+    )?;
     if let Some(gate) = &status.exec_gate {
         writeln!(out, "exec gate     {}", gate_line(gate))?;
     }

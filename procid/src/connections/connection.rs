@@ -12,7 +12,7 @@ use procid_common::{
 };
 
 use super::nat::Nat;
-use crate::{identity::image::Provenance, records::words};
+use crate::{identity::image::Provenance, names::Domain, records::words};
 
 /// Names one flow: a connect of a stream socket, or the datagrams of a socket
 /// to one destination. Printed as `procid.flow_id` is: `COOKIE.COUNT`.
@@ -126,6 +126,8 @@ pub struct Connection {
     /// `None`: not looked up, or not found. Most that are found translate
     /// nothing, and share it.
     pub nat: Option<Arc<Nat>>,
+    /// What the destination was called, where a DNS answer told it.
+    pub domain: Option<Box<Domain>>,
     /// Payload bytes that the socket has sent and received so far; `None`: not known.
     pub sent: Option<u64>,
     pub received: Option<u64>,
@@ -160,9 +162,8 @@ pub struct Connection {
     pub is_use: bool,
 }
 
-// 100,000 live connections are to fit into 64 MiB, the rest of the agent included:
-// what malloc gives for 256 bytes holds these, too.
-const _: () = assert!(size_of::<Connection>() <= 264);
+// 100,000 live connections are to fit into 64 MiB, the rest of the agent included.
+const _: () = assert!(size_of::<Connection>() <= 272);
 
 /// How an image came to use a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +202,7 @@ impl Connection {
             destination: attempt.destination,
             wire: None,
             nat: None,
+            domain: None,
             sent: None,
             received: None,
             started_ns: attempt.header.boot_ns,
@@ -281,6 +283,7 @@ impl Connection {
             destination: row.destination,
             wire: None,
             nat: None,
+            domain: None,
             sent: None,
             received: None,
             started_ns: row.header.boot_ns,

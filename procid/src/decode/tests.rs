@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 use super::*;
 
 /// The kind and size of every event, and how [`Event`] calls it.
-const EVENTS: [(u32, usize, &str); 9] = [
+const EVENTS: [(u32, usize, &str); 10] = [
     (kind::FORK, size_of::<Fork>(), "Fork"),
     (kind::EXEC, size_of::<Exec>(), "Exec"),
     (kind::TASK_ROW, size_of::<Exec>(), "TaskRow"),
@@ -19,6 +19,7 @@ const EVENTS: [(u32, usize, &str); 9] = [
     (kind::CLOSE, size_of::<Close>(), "Close"),
     (kind::SOCKET_ROW, size_of::<SocketRow>(), "SocketRow"),
     (kind::FILE_ROW, size_of::<FileRow>(), "FileRow"),
+    (kind::ANSWER, size_of::<Answer>(), "Answer"),
 ];
 
 fn header(kind: u32, len: usize) -> Header {

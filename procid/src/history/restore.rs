@@ -219,6 +219,7 @@ fn flow(id: i64, row: &Row<'_>) -> Result<(PastFlow, Option<i64>)> {
         speakers: None,
         source: local,
         destination: remote,
+        domain: None,
         wire: row
             .get::<_, Option<Stored>>(at + 8)?
             .map(|wire| Box::new(wire.0)),

@@ -267,6 +267,11 @@ impl Kernel {
         self.ring("DENIALS")
     }
 
+    /// That of the ring of DNS answers; can be taken once.
+    pub fn take_answers(&mut self) -> Option<Ring> {
+        self.ring("ANSWERS")
+    }
+
     fn ring(&mut self, name: &str) -> Option<Ring> {
         Ring::new(self.ebpf.take_map(name)?).ok()
     }

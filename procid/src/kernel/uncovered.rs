@@ -75,6 +75,12 @@ const WAYS: &[Way] = &[
         |_| true,
         "connections are looked up in the connection tracking of the agent's namespace, zone 0: `source.nat` and `destination.nat` say what is translated there",
     ),
+    (
+        "names of destinations that no DNS answer gave",
+        |sight| sight.cgroup,
+        "answers are seen over UDP and TCP port 53: none over HTTPS or TLS, of other ports, from before the hooks, or that a resolver gives over varlink or D-Bus (nss-resolve), where the resolver is who asked",
+    ),
+    ("names of destinations", |sight| !sight.cgroup, NO_PACKETS),
     ("SCTP", |sight| !sight.lsm, NO_CGROUP_HOOK),
     ("DCCP", |sight| !sight.lsm, NO_CGROUP_HOOK),
     (

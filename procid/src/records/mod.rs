@@ -148,6 +148,9 @@ pub struct Endpoint {
     pub ip: Option<std::net::IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// What it was called, as a DNS answer said: see [`Domain`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// The end on the other side of network address translation, where that
@@ -352,6 +355,9 @@ pub struct Procid {
     /// How sure `source.nat` and `destination.nat` are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nat: Option<NatState>,
+    /// How `destination.domain` is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loginuid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -455,6 +461,25 @@ pub struct NatState {
     /// `exact`: it is translated in the socket's own network namespace;
     /// `inferred`: in the agent's, where a connection with the same ends is.
     pub grade: String,
+}
+
+/// How a name of the destination is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Domain {
+    /// `observed`: a DNS answer that reached this host said so.
+    pub grade: String,
+    /// `image`: the image of the record asked for it; `namespace`: another one of
+    /// its network namespace.
+    pub relation: String,
+    /// Entity id of the image that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
+    /// When the answer came.
+    pub at: String,
+    /// Other names that were told for the address, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -296,8 +296,7 @@ fn endpoint((ip, port): (std::net::IpAddr, u16)) -> Endpoint {
     Endpoint {
         ip: Some(ip),
         port: Some(port),
-        bytes: None,
-        nat: None,
+        ..Endpoint::default()
     }
 }
 

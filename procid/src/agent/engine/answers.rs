@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::{
-        handle::{Fill, Memory, Status},
+        handle::{AnswerCounts, Fill, Memory, Status},
         render::{self, Seen, Telling},
     },
     connections::{Connection, Speaker},
@@ -161,11 +161,19 @@ impl Engine {
             emitted: self.emitted,
             actions: self.actions.clone(),
             lost: self.lost.clone(),
+            answers: AnswerCounts {
+                read: self.names.answers(),
+                unreadable: self.names.unreadable(),
+            },
             fill: BTreeMap::from([
                 (
                     "connections".to_owned(),
                     fill(self.connections.open(), self.connections.capacity()),
                 ),
+                ("names".to_owned(), {
+                    let (used, capacity) = self.names.fill();
+                    fill(used, capacity)
+                }),
                 (
                     "images".to_owned(),
                     fill(self.images.len(), self.images.capacity()),

@@ -10,6 +10,7 @@
 //! | [`past`] | what history is told |
 //! | [`login`] | where a login came from |
 //! | [`nat`] | what network address translation makes of connections' ends |
+//! | [`domains`] | what destinations were called |
 //!
 //! It needs no kernel and knows no thread: it is told events, hashes and the
 //! time; it hands out records ([`Engine::next_record`]) and what it wants to
@@ -51,6 +52,7 @@ use crate::{
         script,
     },
     kernel::Report,
+    names::Names,
     policy::lineage::Family,
     records::{Record, User},
 };
@@ -61,6 +63,7 @@ use queue::{Item, Queue};
 mod answers;
 mod callers;
 mod chain;
+mod domains;
 mod login;
 mod nat;
 mod past;
@@ -128,6 +131,7 @@ pub struct Engine {
     images: Images,
     connections: Connections,
     translations: Translations,
+    names: Names,
     contexts: Contexts,
     users: Users,
     queue: Queue,
@@ -177,6 +181,7 @@ impl Engine {
             },
             connections,
             translations: Translations::new(setup.netns),
+            names: Names::default(),
             contexts: Contexts::new(setup.cgroups, setup.pods),
             users: setup.users,
             queue: Queue::default(),
@@ -225,7 +230,10 @@ impl Engine {
             Event::Exit(exit) => self.exit(&exit),
             Event::Attempt(attempt) if attempt.verdict == verdict::DENY => {
                 match self.connections.denied(&attempt) {
-                    Denied::Flow(key) => self.hold_images(key),
+                    Denied::Flow(key) => {
+                        self.put_domain(key);
+                        self.hold_images(key);
+                    }
                     Denied::Use(key) => self.hold(Some(key), &attempt.image),
                     Denied::Told => {}
                 }
@@ -248,6 +256,7 @@ impl Engine {
                 self.connections.wire(&event);
                 self.amend(&event);
             }
+            Event::Answer(answer) => self.names.learn(&answer),
             // Rows belong to the start; file rows are the inspector's.
             Event::TaskRow(_)
             | Event::SocketRow(_)
@@ -503,7 +512,10 @@ impl Engine {
             self.connections.close(&close, &mut *self.accounts);
         }
         match self.connections.attempt(attempt) {
-            Some(key) => self.hold_images(key),
+            Some(key) => {
+                self.put_domain(key);
+                self.hold_images(key);
+            }
             None => tracing::debug!(attempt.cookie, attempt.flow, "an attempt was told twice"),
         }
     }

@@ -16,8 +16,8 @@ use crate::{
     flow::community_id::community_id,
     identity::image::Provenance,
     records::{
-        Audit, Endpoint, ErrorCode, Event, NatState, Network, Process, Procid, Record, Related,
-        Rule, Socket, TranslatedEnd, Wire, words,
+        self, Audit, Endpoint, ErrorCode, Event, NatState, Network, Process, Procid, Record,
+        Related, Rule, Socket, TranslatedEnd, Wire, words,
     },
 };
 
@@ -65,6 +65,7 @@ impl Renderer<'_> {
         });
         let mut procid = Box::new(self.procid(key, connection));
         self.put_ends(&mut record, connection);
+        self.put_domain(&mut record, &mut procid, connection, &connection.image);
         self.put_owner(&mut record, &mut procid, connection);
         put_outcome(&mut record, &mut procid, connection, is_act);
         if is_act && let Some(judged) = connection.judged.as_deref() {
@@ -138,6 +139,7 @@ impl Renderer<'_> {
         procid.provenance = Some(provenance(Provenance::Live).to_owned());
         procid.holders = None;
         self.put_ends(&mut record, connection);
+        self.put_domain(&mut record, &mut procid, connection, &speaker.image);
         self.put_image(&mut record, &mut procid, &speaker.image);
         put_actor(&mut record, &mut procid, &speaker.actor);
         if speaker.flags & flags::IO_WORKER != 0 {
@@ -280,14 +282,14 @@ impl Renderer<'_> {
         record.source = (source_ip.is_some() || source_port.is_some()).then_some(Endpoint {
             ip: source_ip,
             port: source_port,
-            bytes: None,
             nat: source_nat.map(translated),
+            ..Endpoint::default()
         });
         record.destination = Some(Endpoint {
             ip: Some(destination_ip),
             port: connection.destination_port(),
-            bytes: None,
             nat: destination_nat.map(translated),
+            ..Endpoint::default()
         });
         let mut ips: Vec<_> = source_ip.into_iter().collect();
         let nat = source_nat.into_iter().chain(destination_nat);
@@ -299,6 +301,39 @@ impl Renderer<'_> {
         record.related = Some(Related {
             ip: ips,
             hash: Vec::new(),
+        });
+    }
+
+    /// What the destination was called, and how that is known; `image` is that of
+    /// the record.
+    fn put_domain(
+        &self,
+        record: &mut Record,
+        procid: &mut Procid,
+        connection: &Connection,
+        image: &ImageId,
+    ) {
+        let (Some(domain), Some(destination)) =
+            (connection.domain.as_deref(), &mut record.destination)
+        else {
+            return;
+        };
+        destination.domain = Some(domain.name.to_string());
+        let (relation, asked_by) = if domain.is_asked_by(image) {
+            ("image", Some(self.entity(image)))
+        } else if domain.asked_by.is_known() {
+            ("namespace", Some(self.entity(&domain.asked_by)))
+        } else {
+            let reason = "its socket was older than procid";
+            absent(procid, "procid.domain.asked_by", reason);
+            ("namespace", None)
+        };
+        procid.domain = Some(records::Domain {
+            grade: "observed".to_owned(),
+            relation: relation.to_owned(),
+            asked_by,
+            at: self.time(domain.at_ns),
+            others: domain.others.iter().map(ToString::to_string).collect(),
         });
     }
 

@@ -56,10 +56,9 @@ impl Renderer<'_> {
     ) -> Hop {
         let (process, hash) = self.acting(connection, by);
         let end = |ip, port| Endpoint {
-            nat: None,
             ip,
             port,
-            bytes: None,
+            ..Endpoint::default()
         };
         let (source_ip, source_port) = (connection.source_ip(), connection.source_port());
         let is_bound = source_ip.is_some() || source_port.is_some();

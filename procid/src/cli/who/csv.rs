@@ -14,7 +14,7 @@ type Column = (&'static str, fn(&Record) -> Option<Cow<'_, str>>);
 
 /// Names are those of the JSON record, but for the `@` that would make the
 /// first one a formula.
-const COLUMNS: [Column; 51] = [
+const COLUMNS: [Column; 54] = [
     ("timestamp", |r| Some(Cow::Borrowed(&r.timestamp))),
     ("event.action", |r| text(&r.event.as_ref()?.action)),
     ("event.outcome", |r| {
@@ -133,6 +133,15 @@ const COLUMNS: [Column; 51] = [
     }),
     ("procid.peer.process.hash.sha256", |r| {
         text(&peer(r)?.hash.as_ref()?.sha256)
+    }),
+    ("destination.domain", |r| {
+        text(r.destination.as_ref()?.domain.as_ref()?)
+    }),
+    ("procid.domain.relation", |r| {
+        text(&r.procid.as_ref()?.domain.as_ref()?.relation)
+    }),
+    ("procid.domain.asked_by", |r| {
+        text(r.procid.as_ref()?.domain.as_ref()?.asked_by.as_ref()?)
     }),
 ];
 

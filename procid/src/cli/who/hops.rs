@@ -99,10 +99,9 @@ mod tests {
             })),
             transport: Some("tcp".to_owned()),
             destination: Some(Endpoint {
-                nat: None,
                 ip: "10.0.0.6".parse().ok(),
                 port: Some(443),
-                bytes: None,
+                ..Endpoint::default()
             }),
             ..Hop::default()
         }

@@ -9,7 +9,7 @@ use std::{
 use super::{ancestors::Ancestors, hops};
 use crate::{
     cli::output::{duration, local, printable},
-    records::{Endpoint, HashState, Login, Orchestrator, Process, Record, line::bytes},
+    records::{Domain, Endpoint, HashState, Login, Orchestrator, Process, Record, line::bytes},
 };
 
 /// # Errors
@@ -114,6 +114,16 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
     if let Some(verdict) = procid.and_then(|procid| procid.verdict.as_ref()) {
         line("verdict", &printable(verdict))?;
     }
+    if let Some(domain) = record
+        .destination
+        .as_ref()
+        .and_then(|it| it.domain.as_ref())
+    {
+        line(
+            "domain",
+            &name(domain, procid.and_then(|it| it.domain.as_ref())),
+        )?;
+    }
     if let Some(wire) = procid.and_then(|procid| procid.wire.as_ref()?.destination) {
         line("on the wire", &wire.to_string())?;
     }
@@ -152,6 +162,26 @@ fn login_from(login: &Login, record: &Record, ancestors: &Ancestors) -> String {
     };
     let from = SocketAddr::new(login.from.ip, login.from.port);
     format!(", from {from} ({}, by {by})", printable(&login.grade))
+}
+
+/// `www.example.org (observed, asked for by this image), also: example.org`
+fn name(name: &str, how: Option<&Domain>) -> String {
+    let mut text = printable(name).into_owned();
+    let Some(how) = how else {
+        return text;
+    };
+    let who = match (how.relation.as_str(), how.asked_by.as_deref()) {
+        ("image", _) => "this image".to_owned(),
+        (_, Some(id)) => format!("entity {}", printable(id)),
+        (_, None) => "an image that is not known".to_owned(),
+    };
+    let grade = printable(&how.grade);
+    text.push_str(&format!(" ({grade}, asked for by {who})"));
+    for (at, other) in how.others.iter().enumerate() {
+        text.push_str(if at == 0 { ", also: " } else { ", " });
+        text.push_str(&printable(other));
+    }
+    text
 }
 
 /// `1000 (alice)`
@@ -368,8 +398,7 @@ mod tests {
             destination: Some(Endpoint {
                 ip: "2001:db8::7".parse().ok(),
                 port: Some(443),
-                bytes: None,
-                nat: None,
+                ..Endpoint::default()
             }),
             process: Some(Box::new(Process {
                 name: Some("cu\nrl".to_owned()),

@@ -214,8 +214,8 @@ pub(crate) const HOOKS: &[Hook] = &[
         attach: Attach::CgroupSkb(CgroupSkbAttachType::Ingress),
         role: Role::Cgroup,
         required: false,
-        gives: "whether an unconnected socket hears of one peer or of several",
-        without: "what recv(2) takes from an unconnected socket is counted for no peer",
+        gives: "whether an unconnected socket hears of one peer or of several; DNS answers",
+        without: "what recv(2) takes from an unconnected socket is counted for no peer, and no destination has a name",
         since: "4.10",
     },
     Hook {

@@ -1,6 +1,7 @@
 //! What becomes of processes and connections.
 
 use super::*;
+use crate::names::fixtures::told;
 
 #[test]
 fn a_connection_from_birth_to_end() {
@@ -40,6 +41,43 @@ fn a_connection_from_birth_to_end() {
     assert_eq!(close["process"], connect["process"]);
     assert_eq!(close["event"]["duration"], 3);
     assert_eq!(close["event"]["start"], connect["@timestamp"]);
+}
+
+#[test]
+fn a_destination_has_the_name_that_was_told_before() {
+    let mut engine = engine_with_curl();
+    let answer = |name, by, at_ns| {
+        let to = "10.0.0.7".parse().unwrap();
+        Event::Answer(Box::new(told(name, to, by, at_ns)))
+    };
+    engine.event(answer("old.test", 10, NOW));
+    engine.event(answer("other.test", 11, NOW + 1));
+    engine.event(Event::Attempt(attempt(9, 1, NOW + 2)));
+    engine.event(answer("late.test", 10, NOW + 3));
+    engine.event(Event::Outcome(outcome(9, 1, NOW + 4, 0)));
+    let mut other = attempt(9, 2, NOW + 5);
+    other.image = image(12);
+    engine.event(Event::Attempt(other));
+    engine.event(Event::Outcome(outcome(9, 2, NOW + 6, 0)));
+    // Its destination is this host, whatever that is called.
+    let mut accepted = attempt(9, 3, NOW + 7);
+    accepted.source = ipv4(7);
+    accepted.flags |= flags::ACCEPTED;
+    engine.event(Event::Accept(accepted));
+    let records = records(&mut engine);
+    assert_eq!(records[0]["destination"]["domain"], "old.test");
+    let domain = &records[0]["procid"]["domain"];
+    assert_eq!(domain["relation"], "image");
+    assert_eq!(domain["asked_by"], records[0]["process"]["entity_id"]);
+    assert_eq!(domain["others"], serde_json::json!(["other.test"]));
+    assert_eq!(records[1]["destination"]["domain"], "late.test");
+    let domain = &records[1]["procid"]["domain"];
+    assert_eq!(domain["relation"], "namespace");
+    assert_eq!(domain["asked_by"], records[0]["process"]["entity_id"]);
+    assert_eq!(actions(&records)[2], "accept");
+    assert_eq!(records[2]["destination"].get("domain"), None);
+    let read = engine.status().answers;
+    assert_eq!((read.read, read.unreadable), (3, 0));
 }
 
 #[test]
