@@ -115,6 +115,7 @@ impl Bounds {
                     "DELETE FROM uses WHERE flow = ?1",
                     "DELETE FROM holders WHERE flow = ?1",
                     "DELETE FROM translations WHERE flow = ?1",
+                    "DELETE FROM domains WHERE flow = ?1",
                 ] {
                     database.prepare_cached(text)?.execute([flow.id])?;
                 }
@@ -239,6 +240,7 @@ fn is_named(database: &Database, image: i64) -> Result<bool> {
             "SELECT EXISTS (SELECT 1 FROM images WHERE parent = ?1) \
              OR EXISTS (SELECT 1 FROM flows WHERE creator = ?1 AND creator IS NOT NULL) \
              OR EXISTS (SELECT 1 FROM holders WHERE image = ?1) \
+             OR EXISTS (SELECT 1 FROM domains WHERE asked_by = ?1 AND asked_by IS NOT NULL) \
              OR EXISTS (SELECT 1 FROM actors a WHERE a.image = ?1 \
              AND (EXISTS (SELECT 1 FROM flows WHERE actor = a.id) \
              OR EXISTS (SELECT 1 FROM uses WHERE actor = a.id)))",

@@ -24,6 +24,7 @@ use crate::{
         image::{Image, Provenance},
         script::{Found, Script},
     },
+    names::Domain,
     records::escape::unescape,
 };
 
@@ -89,10 +90,12 @@ impl Reader {
             "SELECT {ACTOR}, {IMAGE}, {JUDGEMENT}, f.run, f.cookie, f.flow, f.creator, \
              l.address, f.local_port, f.remote, f.remote_port, f.wire, f.started, f.duration, \
              f.marks, f.sent, f.received, f.outcome, f.sequence, k.family, k.type, k.protocol, \
-             k.netns, k.hook, k.flags, k.state, k.snapshot, k.is_use, {} \
+             k.netns, k.hook, k.flags, k.state, k.snapshot, k.is_use, d.name, d.at, d.others, \
+             q.pid, q.start, q.exec, {} \
              FROM flows f JOIN actors a ON a.id = f.actor JOIN kinds k ON k.id = f.kind \
              JOIN addresses l ON l.id = f.local LEFT JOIN images i ON i.id = a.image \
              LEFT JOIN places c ON c.id = a.place \
+             LEFT JOIN domains d ON d.flow = f.id LEFT JOIN images q ON q.id = d.asked_by \
              LEFT JOIN judgements j ON j.id = f.judgement \
              LEFT JOIN translations t ON t.flow = f.id WHERE f.id = ?1",
             translations::COLUMNS
@@ -219,11 +222,11 @@ fn flow(id: i64, row: &Row<'_>) -> Result<(PastFlow, Option<i64>)> {
         speakers: None,
         source: local,
         destination: remote,
-        domain: None,
+        domain: domain(row, at + 25)?.map(Box::new),
         wire: row
             .get::<_, Option<Stored>>(at + 8)?
             .map(|wire| Box::new(wire.0)),
-        nat: translations::read(row, at + 25)?,
+        nat: translations::read(row, at + 31)?,
         sent: row.get::<_, Option<i64>>(at + 12)?.map(i64::cast_unsigned),
         received: row.get::<_, Option<i64>>(at + 13)?.map(i64::cast_unsigned),
         started_ns: boot(started),
@@ -265,6 +268,20 @@ fn flow(id: i64, row: &Row<'_>) -> Result<(PastFlow, Option<i64>)> {
         images: number.into_iter().collect(),
     };
     Ok((flow, row.get(at + 3)?))
+}
+
+/// What the destination of a flow was called.
+fn domain(row: &Row<'_>, at: usize) -> Result<Option<Domain>> {
+    let Some(name) = row.get::<_, Option<String>>(at)? else {
+        return Ok(None);
+    };
+    let others = row.get::<_, Option<String>>(at + 2)?.unwrap_or_default();
+    Ok(Some(Domain {
+        name: name.into(),
+        asked_by: image_id(row, at + 3)?,
+        at_ns: boot(row.get(at + 1)?),
+        others: others.lines().map(Into::into).collect(),
+    }))
 }
 
 fn image(row: &Row<'_>) -> Result<PastImage> {

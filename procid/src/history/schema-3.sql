@@ -15,3 +15,13 @@ CREATE TABLE translations (
 );
 CREATE INDEX translations_local_port ON translations (flow >> 15, local_port);
 CREATE INDEX translations_remote ON translations (flow >> 15, remote, remote_port);
+
+-- A row for each flow whose destination a DNS answer had named.
+CREATE TABLE domains (
+  flow INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  asked_by INTEGER,               -- images.id; NULL: not known
+  at INTEGER NOT NULL,            -- when the answer came
+  others TEXT                     -- further names, one a line; NULL: none
+);
+CREATE INDEX domains_asked_by ON domains (asked_by) WHERE asked_by IS NOT NULL;

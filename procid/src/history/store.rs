@@ -351,6 +351,19 @@ impl Rows<'_> {
                 connection.sequence.map(|number| ns(number.get())),
             ])?;
         translations::write(database, id, connection.nat.as_deref())?;
+        if let Some(domain) = connection.domain.as_deref() {
+            let asked_by = names.image(database, &domain.asked_by)?;
+            let others = (!domain.others.is_empty()).then(|| domain.others.join("\n"));
+            database
+                .prepare_cached("INSERT INTO domains VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    id,
+                    &*domain.name,
+                    asked_by,
+                    ns(domain.at_ns),
+                    others
+                ])?;
+        }
         for (place, holder) in connection.holders().iter().enumerate() {
             let image = names.image(database, holder)?;
             database

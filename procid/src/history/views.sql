@@ -18,6 +18,7 @@ SELECT
   iif(k.flags & 256, f.remote_port, f.local_port) AS source_port,
   iif(k.flags & 256, l.local_text, f.remote_text) AS destination,
   iif(k.flags & 256, f.local_port, f.remote_port) AS destination_port,
+  d.name AS domain,
   iif(k.flags & 256, n.remote_text, n.local_text) AS source_nat,
   iif(k.flags & 256, n.remote_port, n.local_port) AS source_nat_port,
   iif(k.flags & 256, n.local_text, n.remote_text) AS destination_nat,
@@ -81,6 +82,7 @@ LEFT JOIN images i ON i.id = a.image
 LEFT JOIN images o ON o.id = i.root
 LEFT JOIN programs p ON p.id = i.program
 LEFT JOIN places c ON c.id = a.place
+LEFT JOIN domains d ON d.flow = f.id
 LEFT JOIN judgements j ON j.id = t.judgement
 LEFT JOIN (
   SELECT *, CASE typeof(local)

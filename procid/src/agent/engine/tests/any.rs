@@ -1,6 +1,7 @@
 //! Any events in any order.
 
 use super::*;
+use crate::names::fixtures::told;
 
 /// Any event, of few processes and few sockets, so that they meet.
 pub(super) fn event() -> impl Strategy<Value = Event> {
@@ -17,7 +18,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         Just(flags::SUBFLOW),
     ];
     (
-        0..13_u8,
+        0..14_u8,
         id,
         1..6_u64,
         1..4_u32,
@@ -75,6 +76,12 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
                     }
                     Event::Attempt(event)
                 }
+                12 => Event::Answer(Box::new(told(
+                    ["one.test", "t\nwo.test", "three.test"][usize::try_from(flow - 1).unwrap()],
+                    "10.0.0.7".parse().unwrap(),
+                    if error == -1 { 0 } else { id.tgid },
+                    at_ns,
+                ))),
                 _ => Event::Close(close(cookie, flow - 1, at_ns)),
             }
         })
