@@ -95,6 +95,17 @@ fn the_name_that_was_asked_for() {
     let said = String::from_utf8_lossy(&who.stdout).into_owned();
     let line = "domain     six.example.test (observed, asked for by this image)";
     assert!(said.contains(line), "{said}");
+    for (name, count) in [
+        ("cdn.test", 0),
+        ("www.example.test", 3),
+        ("Example.test", 4),
+    ] {
+        let who = stage.agent.ask(&["who", "--json", "--domain", name]);
+        let said = String::from_utf8_lossy(&who.stdout).into_owned();
+        // The last line says what the answer could have missed.
+        let lines = said.lines().filter(|line| line.contains("\"connect\""));
+        assert_eq!(lines.count(), count, "{name}: {said}");
+    }
     assert_eq!(stage.agent.stop().lost(), 0);
 }
 

@@ -207,6 +207,7 @@ fn the_file_has_the_parameters_of_the_server() {
             sha256: some(),
             user: Some(1),
             container: some(),
+            domain: some(),
             verdict: some(),
             since: Some(1),
             until: Some(1),

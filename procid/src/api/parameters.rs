@@ -3,7 +3,7 @@
 //! | parameter | value |
 //! | --- | --- |
 //! | `either`, `src`, `dst` | one end of the flow: `ip`, `ip:port`, `[v6]:port`, `:port`; addresses may be CIDRs |
-//! | `community_id`, `exe`, `sha256`, `container`, `verdict` | as the flags of `procid who` |
+//! | `community_id`, `exe`, `sha256`, `container`, `domain`, `verdict` | as the flags of `procid who` |
 //! | `pid`, `user` | numbers |
 //! | `since`, `until`, `at` | nanoseconds since the epoch |
 //!
@@ -36,6 +36,8 @@ pub struct Parameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<i64>,
@@ -60,6 +62,7 @@ impl TryFrom<Parameters> for Query {
             sha256: from.sha256,
             user: from.user,
             container: from.container,
+            domain: from.domain,
             verdict: from.verdict,
             since: from.since,
             until: from.until,
@@ -81,6 +84,7 @@ impl From<&Query> for Parameters {
             sha256: query.sha256.clone(),
             user: query.user,
             container: query.container.clone(),
+            domain: query.domain.clone(),
             verdict: query.verdict.clone(),
             since: query.since,
             until: query.until,

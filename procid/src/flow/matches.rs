@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{End, Query};
+use crate::names::Domain;
 
 /// What is known of one connection, borrowed from whoever knows it; `None` is
 /// "not known". Text is as records print it.
@@ -27,6 +28,7 @@ pub struct Facts<'a> {
     pub sha256: Option<&'a str>,
     pub uid: Option<u32>,
     pub container: Option<&'a str>,
+    pub domain: Option<&'a Domain>,
     pub verdict: Option<&'a str>,
     /// Since when it is known to have been open, nanoseconds since the epoch.
     pub start: Option<i64>,
@@ -46,6 +48,10 @@ impl Query {
             && self.matches_times(facts)
             && same(self.community_id.as_deref(), facts.community_id)
             && same(self.verdict.as_deref(), facts.verdict)
+            && self
+                .domain
+                .as_deref()
+                .is_none_or(|asked| facts.domain.is_some_and(|domain| domain.is_within(asked)))
     }
 
     fn matches_ends(&self, facts: &Facts<'_>) -> bool {
@@ -134,6 +140,7 @@ mod tests {
             sha256: Some(SHA256),
             uid: Some(1000),
             container: Some("0123456789abcdef"),
+            domain: None,
             verdict: Some("allow"),
             start: Some(100),
             end: Some(200),

@@ -44,6 +44,8 @@ pub struct Query {
     pub user: Option<u32>,
     /// Container id prefix.
     pub container: Option<String>,
+    /// What the destination was called, or a name above that.
+    pub domain: Option<String>,
     /// `allow`, `deny` or `audit`.
     pub verdict: Option<String>,
     /// Nanoseconds since the epoch.

@@ -51,6 +51,16 @@ impl Domain {
     pub fn is_asked_by(&self, image: &ImageId) -> bool {
         image.is_known() && self.asked_by == *image
     }
+
+    /// Whether one of the names is `asked`, or lies below it.
+    pub fn is_within(&self, asked: &str) -> bool {
+        let asked = asked.trim_matches('.').to_ascii_lowercase();
+        let is_it = |name: &str| {
+            let rest = name.strip_suffix(&asked);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        !asked.is_empty() && (is_it(&self.name) || self.others.iter().any(|name| is_it(name)))
+    }
 }
 
 /// What was told once.

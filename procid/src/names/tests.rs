@@ -144,6 +144,29 @@ fn who_is_not_known_asked_for_nobody() {
 }
 
 #[test]
+fn a_name_is_found_by_itself_and_by_those_above_it() {
+    let domain = Domain {
+        name: "www.example.test".into(),
+        asked_by: ImageId::UNKNOWN,
+        at_ns: SECOND,
+        others: Box::new(["cdn.other.test".into()]),
+    };
+    for (asked, is_it) in [
+        ("www.example.test", true),
+        ("WWW.example.test.", true),
+        ("example.test", true),
+        ("other.test", true),
+        ("test", true),
+        ("ample.test", false),
+        ("a.www.example.test", false),
+        ("", false),
+        (".", false),
+    ] {
+        assert_eq!(domain.is_within(asked), is_it, "{asked}");
+    }
+}
+
+#[test]
 fn what_is_kept_is_bounded() {
     let mut names = Names::with_capacity(NonZero::new(8).unwrap());
     for last in 0..100 {

@@ -124,6 +124,7 @@ fn matches(query: &Query, record: &Record, now_ns: i64) -> bool {
             .container
             .as_ref()
             .map(|container| container.id.as_str()),
+        domain: None,
         verdict: None,
         start: Some(now_ns),
         end: None,

@@ -66,6 +66,7 @@ impl Renderer<'_> {
                 .filter(|_| is_seen)
                 .and_then(|context| context.container.as_ref())
                 .map(|container| container.id.as_str()),
+            domain: connection.domain.as_deref(),
             verdict: match (by, connection.judged.as_deref()) {
                 (None, Some(judged)) => Some(verdict(judged.verdict)),
                 _ => (is_live || by.is_some()).then_some("allow"),

@@ -41,6 +41,10 @@ pub struct Question {
     /// Container id, or the start of it.
     #[arg(long, value_name = "ID")]
     container: Option<String>,
+    /// What a DNS answer called the destination, or a name above that:
+    /// example.org finds www.example.org.
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
     #[arg(long, value_parser = ["allow", "deny", "audit"])]
     verdict: Option<String>,
     /// Open at this time or later: times as journalctl takes them, such as
@@ -85,6 +89,7 @@ impl Question {
             sha256: self.sha256.clone(),
             user,
             container: self.container.clone(),
+            domain: self.domain.clone(),
             verdict: self.verdict.clone(),
             since: self.since,
             until: self.until,

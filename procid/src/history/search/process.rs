@@ -66,11 +66,14 @@ impl Wanted {
                 "actors a INDEXED BY actors_euid LEFT JOIN images i ON i.id = a.image",
             ));
         }
+        if let Some(name) = &query.domain {
+            wanted.few = named(reader, name)?;
+        }
         if conditions.is_empty() {
             return Ok(wanted);
         }
         let condition = conditions.join(" AND ");
-        if let Some(driver) = driver {
+        if let Some(driver) = driver.filter(|_| wanted.few.is_none()) {
             wanted.few = few(reader, driver, &condition)?;
         }
         wanted.condition = Some(condition);
@@ -96,6 +99,21 @@ impl Wanted {
              LEFT JOIN images i ON i.id = a.image WHERE u.flow = flows.id AND {condition}))"
         ));
     }
+}
+
+/// The flows whose destination was called that, or something below it, perhaps;
+/// `None`: there are too many.
+fn named(reader: &Reader, name: &str) -> Result<Option<Vec<i64>>> {
+    let name = name.trim_matches('.').to_ascii_lowercase();
+    let mut statement = reader.database.prepare(
+        "SELECT flow FROM domains WHERE instr(name, ?1) OR instr(others, ?1) \
+         ORDER BY flow DESC LIMIT ?2",
+    )?;
+    let most = i64::try_from(FLOWS_MAX + 1).unwrap_or(i64::MAX);
+    let flows = statement
+        .query_map(rusqlite::params![name, most], |row| row.get(0))?
+        .collect::<Result<Vec<i64>>>()?;
+    Ok((flows.len() <= FLOWS_MAX).then_some(flows))
 }
 
 /// The flows of all actors that match; `None`: there are too many.

@@ -124,6 +124,7 @@ fn query() -> impl Strategy<Value = Query> {
             words(&["ab", "abab", "a", "ff"]),
             words(&["allow", "deny"]),
             words(&["c0ffee", "01"]),
+            words(&["one.test", "TEST", "wo.test", "none.test"]),
         ),
     )
         .prop_map(move |(ends, times, pid, user, words)| Query {
@@ -139,6 +140,7 @@ fn query() -> impl Strategy<Value = Query> {
             sha256: words.1,
             verdict: words.2,
             container: words.3,
+            domain: words.4,
             ..Query::default()
         })
 }
