@@ -45,7 +45,7 @@ impl DeadMan {
     /// Of timer_settime(2).
     pub(super) fn put_off(&self, by: Duration) -> io::Result<()> {
         self.set(libc::timespec {
-            tv_sec: libc::time_t::try_from(by.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: by.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: by.subsec_nanos().into(),
         })
     }

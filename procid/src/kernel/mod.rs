@@ -693,3 +693,30 @@ fn add_args(event: &mut Event) {
         .filter(|bytes| !bytes.is_empty())
         .map(|bytes| crate::decode::split_args(&bytes));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::OBJECT;
+
+    fn holds(wanted: &str) -> bool {
+        let wanted = wanted.as_bytes();
+        OBJECT.windows(wanted.len()).any(|bytes| bytes == wanted)
+    }
+
+    /// So that the same sources make the same object wherever they lie.
+    #[test]
+    fn the_object_names_no_place_of_this_machine() {
+        // Its line information is there, by paths inside the workspace.
+        assert!(holds("procid-ebpf/src/connect.rs"));
+        let root = env!("CARGO_MANIFEST_DIR").trim_end_matches("/procid");
+        assert!(!holds(root), "{root}");
+        assert!(!holds("/registry/src/"));
+        assert!(!holds("/lib/rustlib/src/"));
+    }
+
+    #[test]
+    fn the_object_holds_no_dwarf() {
+        assert!(holds(".BTF.ext\0"));
+        assert!(!holds(".debug_info\0"));
+    }
+}
