@@ -26,7 +26,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 pub mod block;
 pub mod config;
@@ -89,6 +89,13 @@ pub struct AgentSocket {
     /// The agent's socket.
     #[arg(long, value_name = "PATH", env = "PROCID_SOCKET", default_value = SOCKET)]
     pub socket: PathBuf,
+}
+
+/// The definition of the command line, from which manual pages and completions
+/// are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line that this process was given.
@@ -202,13 +209,11 @@ impl From<crate::api::client::ClientError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_of_the_flags_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
