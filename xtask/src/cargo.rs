@@ -37,8 +37,16 @@ pub(crate) struct Executable {
 ///
 /// When cargo fails; its diagnostics have gone to stderr.
 pub(crate) fn build<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Vec<Executable>> {
-    let output = cargo()
-        .args(args)
+    executables(&messages(cargo().args(args))?)
+}
+
+/// Runs a command of cargo's that compiles, and returns its messages.
+///
+/// # Errors
+///
+/// When cargo fails; its diagnostics have gone to stderr.
+pub(crate) fn messages(command: &mut Command) -> Result<Vec<Value>> {
+    let output = command
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
@@ -48,7 +56,19 @@ pub(crate) fn build<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Resul
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .filter_map(|line| executable(line).transpose())
+        .map(|line| serde_json::from_str(line).context("cargo's messages are not JSON"))
+        .collect()
+}
+
+/// The executables that cargo's messages tell of.
+///
+/// # Errors
+///
+/// When a message has an executable and no name.
+pub(crate) fn executables(messages: &[Value]) -> Result<Vec<Executable>> {
+    messages
+        .iter()
+        .filter_map(|message| executable(message).transpose())
         .collect()
 }
 
@@ -65,9 +85,8 @@ pub(crate) fn named(executables: &[Executable], name: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no executable named {name}"))
 }
 
-/// The executable in one line of cargo's JSON messages, if the line has one.
-fn executable(line: &str) -> Result<Option<Executable>> {
-    let message: Value = serde_json::from_str(line).context("cargo's messages are not JSON")?;
+/// The executable in one of cargo's messages, if it has one.
+fn executable(message: &Value) -> Result<Option<Executable>> {
     let Some(path) = message["executable"].as_str() else {
         return Ok(None);
     };
@@ -93,25 +112,26 @@ fn path() -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn executables_are_read_from_messages() {
-        let line =
-            r#"{"reason":"compiler-artifact","target":{"name":"live"},"executable":"/t/live-1f"}"#;
-        let executable = executable(line).unwrap().unwrap();
+        let message = json!({"reason": "compiler-artifact", "target": {"name": "live"},
+            "executable": "/t/live-1f"});
+        let executable = executable(&message).unwrap().unwrap();
         assert_eq!(executable.name, "live");
         assert_eq!(executable.path, PathBuf::from("/t/live-1f"));
     }
 
     #[test]
     fn libraries_and_other_messages_are_no_executables() {
-        for line in [
-            r#"{"reason":"compiler-artifact","target":{"name":"procid"},"executable":null}"#,
-            r#"{"reason":"build-finished","success":true}"#,
+        for message in [
+            json!({"reason": "compiler-artifact", "target": {"name": "procid"}, "executable": null}),
+            json!({"reason": "build-finished", "success": true}),
         ] {
-            assert!(executable(line).unwrap().is_none());
+            assert!(executable(&message).unwrap().is_none());
         }
-        executable("warning: not JSON").unwrap_err();
     }
 }

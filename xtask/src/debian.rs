@@ -132,7 +132,11 @@ impl Suite {
 }
 
 /// The Debian mirror that this machine's apt uses, or `$PROCID_DEBIAN_MIRROR`.
-fn mirror() -> Result<String> {
+///
+/// # Errors
+///
+/// When this machine has no apt, or its apt knows no mirror.
+pub(crate) fn mirror() -> Result<String> {
     const VARIABLE: &str = "PROCID_DEBIAN_MIRROR";
     if let Ok(mirror) = env::var(VARIABLE) {
         return Ok(mirror);

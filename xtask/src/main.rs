@@ -5,6 +5,7 @@ mod build;
 mod cargo;
 mod conformance;
 mod debian;
+mod dist;
 mod host;
 mod incident;
 mod process;
@@ -43,6 +44,8 @@ enum Action {
     Vm(vm::Args),
     /// Measure what procid costs, as a Markdown page
     Bench(bench::Args),
+    /// Make a release: static program, Debian package, pages, list of what is in it
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Action::Incident(args) => incident::main(&args),
         Action::Vm(args) => vm::main(&args),
         Action::Bench(args) => bench::main(&args),
+        Action::Dist(args) => dist::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 //! those are installed when this is root or after asking.
 
 mod bpf_linker;
+mod cargo_tools;
+mod musl;
 mod packages;
 mod rust_src;
 
@@ -27,7 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut did = build_needs()?;
-    did |= packages::ensure()?;
+    did |= packages::ensure(packages::TESTS)?;
     if args.vms {
         for kernel in kernels::TESTED {
             did |= kernels::ensure(kernel)?.fetched;
@@ -54,7 +56,30 @@ pub(crate) fn for_build() -> Result<()> {
 ///
 /// When an installation was started and failed.
 pub(crate) fn for_tests() -> Result<()> {
-    packages::ensure().map(drop)
+    packages::ensure(packages::TESTS).map(drop)
+}
+
+/// Gets what a release needs beyond a build, and returns the directory with what
+/// a static binary is linked with.
+///
+/// # Errors
+///
+/// When something can be had in no way.
+pub(crate) fn for_release() -> Result<PathBuf> {
+    let rustc = Rustc::find()?;
+    packages::ensure(packages::RELEASE)?;
+    cargo_tools::ensure()?;
+    musl::ensure(&rustc)
+}
+
+/// Gets what is needed to boot a release's package in a virtual machine.
+///
+/// # Errors
+///
+/// When an installation was started and failed.
+pub(crate) fn for_boot() -> Result<()> {
+    packages::ensure(packages::TESTS)?;
+    packages::ensure(packages::BOOT).map(drop)
 }
 
 fn build_needs() -> Result<bool> {

@@ -1,11 +1,11 @@
 //! `cargo xtask vm`: a command as root on a Debian kernel, in a virtual
 //! machine that lives as long as the command.
 
-mod guest;
+pub(crate) mod guest;
 mod initramfs;
 pub(crate) mod kernels;
 mod markers;
-mod modules;
+pub(crate) mod modules;
 mod tsc;
 
 use std::{
@@ -174,6 +174,7 @@ impl Job {
             memory: &self.memory,
             append: &self.append,
             limit: self.limit,
+            devices: &[],
         };
         guest
             .run(output)
@@ -223,7 +224,7 @@ impl Job {
         let busybox = host::find_program("busybox").context("busybox is not installed")?;
         archive.host_file(&busybox, "/bin/busybox")?;
         let mut order = String::new();
-        for (name, content) in modules::find(&kernel.dir)? {
+        for (name, content) in modules::find(&kernel.dir, &modules::TESTED)? {
             archive.file(Path::new("/modules").join(&name), 0o644, &content)?;
             order.push_str(&name);
             order.push('\n');

@@ -1,4 +1,4 @@
-//! Debian packages that the tests use.
+//! Debian packages that the tests and a release use.
 
 use std::{
     io::{self, Write as _},
@@ -9,8 +9,11 @@ use anyhow::{Context as _, Result};
 
 use crate::{host, process};
 
-/// A program and the package that has it.
-const NEEDED: [(&str, &str); 8] = [
+/// What a program comes with: its name, and the package that has it.
+type Needed = (&'static str, &'static str);
+
+/// For the tests.
+pub(super) const TESTS: &[Needed] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("ip", "iproute2"),
@@ -21,14 +24,24 @@ const NEEDED: [(&str, &str); 8] = [
     ("chromium", "chromium"),
 ];
 
-/// Installs what is missing when this is root, or after asking; otherwise says
-/// what is missing. Says whether it said or did anything.
+/// For a release.
+pub(super) const RELEASE: &[Needed] = &[
+    ("musl-gcc", "musl-tools"),
+    ("g++", "g++"),
+    ("dpkg-deb", "dpkg"),
+];
+
+/// To boot a release's package.
+pub(super) const BOOT: &[Needed] = &[("mmdebstrap", "mmdebstrap"), ("cpio", "cpio")];
+
+/// Installs what is missing of `needed` when this is root, or after asking;
+/// otherwise says what is missing. Says whether it said or did anything.
 ///
 /// # Errors
 ///
 /// When apt-get fails.
-pub(crate) fn ensure() -> Result<bool> {
-    let missing: Vec<&str> = NEEDED
+pub(crate) fn ensure(needed: &[Needed]) -> Result<bool> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|(program, _)| host::find_program(program).is_none())
         .map(|(_, package)| *package)
@@ -38,12 +51,12 @@ pub(crate) fn ensure() -> Result<bool> {
     }
     let list = missing.join(" ");
     if host::find_program("apt-get").is_none() {
-        eprintln!("setup: some tests need {list} (names of Debian's packages): please install");
+        eprintln!("setup: this needs {list} (names of Debian's packages): please install");
         return Ok(true);
     }
     let may_install = host::is_root() || (host::is_interactive() && agreed(&list)?);
     if !may_install {
-        eprintln!("setup: some tests need {list}: as root, `apt-get install {list}`");
+        eprintln!("setup: this needs {list}: as root, `apt-get install {list}`");
         return Ok(true);
     }
     install(&missing).with_context(|| format!("installing {list}"))?;
@@ -52,7 +65,7 @@ pub(crate) fn ensure() -> Result<bool> {
 }
 
 fn agreed(list: &str) -> Result<bool> {
-    eprint!("Some tests need {list}. Install with sudo apt-get? [y/N] ");
+    eprint!("This needs {list}. Install with sudo apt-get? [y/N] ");
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

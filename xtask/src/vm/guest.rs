@@ -51,6 +51,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) append: &'a str,
     /// How long the command may run, once booted.
     pub(crate) limit: Duration,
+    /// Further arguments of QEMU's.
+    pub(crate) devices: &'a [&'a str],
 }
 
 /// How a machine's run ended.
@@ -180,6 +182,7 @@ impl Machine {
             .args(["-device", "isa-serial,chardev=console,index=0"])
             .args(["-device", "isa-serial,chardev=output,index=1"])
             .args(["-m", guest.memory])
+            .args(guest.devices)
             .arg("-kernel")
             .arg(&guest.kernel.image)
             .arg("-initrd")
