@@ -34,6 +34,7 @@ const LINE_MAX: usize = 4 * ANCESTRY_MAX;
 
 pub mod coverage;
 pub mod join;
+pub mod pages;
 mod peers;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Name of the count of records beyond the limit, as an answer from memory has it.
-const OVER_LIMIT: &str = "over-answer-limit";
+pub(super) const OVER_LIMIT: &str = "over-answer-limit";
 /// Why a record of an earlier run says that it has no end.
 const NO_END: &str = "event.end";
 

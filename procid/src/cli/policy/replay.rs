@@ -17,7 +17,7 @@ use super::{
     file,
 };
 use crate::{
-    agent::recall::join,
+    agent::recall::{join, pages::Pages},
     api::{accounts::Accounts, client::Client},
     flow::Query,
     policy::{
@@ -26,7 +26,7 @@ use crate::{
         replay::{Alike, Change, Replay, Tally},
         text::parse,
     },
-    records::{Coverage, Record},
+    records::Coverage,
     time,
 };
 
@@ -76,10 +76,10 @@ impl PolicyReplay {
         };
         let mut replay = Replay::new(&policy);
         let covered = match &self.state_dir {
-            Some(state_dir) => judge_history(state_dir, &query, &mut replay)?,
+            Some(state_dir) => judge_history(state_dir, query, &mut replay)?,
             None => {
                 let client = Client::new(self.socket.socket);
-                super::super::runtime()?.block_on(judge(&client, &query, &mut replay))?
+                super::super::runtime()?.block_on(judge(&client, query, &mut replay))?
             }
         };
         let mut out = io::stdout().lock();
@@ -106,56 +106,57 @@ impl PolicyReplay {
 /// Judges every act that the agent knows of.
 async fn judge(
     client: &Client,
-    query: &Query,
+    query: Query,
     replay: &mut Replay<'_>,
 ) -> Result<Option<Coverage>, Failure> {
-    let mut answer = client.who(query).await?;
+    let mut pages = Pages::new(query);
     let mut images = Images::default();
-    let mut covered = None;
-    while let Some(record) = answer.next().await? {
-        if let Some(coverage) = coverage(&record) {
-            covered = Some(coverage.clone());
-            continue;
+    loop {
+        let mut answer = client.who(pages.query()).await?;
+        let mut page = Vec::new();
+        while let Some(record) = answer.next().await? {
+            page.push(record);
         }
-        if replay.asks_ancestors() {
-            while let Some(entity) = images.wanted(&record) {
-                let image = client.process(&entity).await?;
-                images.learn(entity, image);
+        for record in pages.take(page) {
+            if replay.asks_ancestors() {
+                while let Some(entity) = images.wanted(&record) {
+                    let image = client.process(&entity).await?;
+                    images.learn(entity, image);
+                }
             }
+            replay.judge(&record, &images);
         }
-        replay.judge(&record, &images);
+        if !pages.go_back() {
+            return Ok(pages.covered());
+        }
     }
-    Ok(covered)
 }
 
 /// Judges every act that the history in a state directory knows of.
 fn judge_history(
     state_dir: &Path,
-    query: &Query,
+    query: Query,
     replay: &mut Replay<'_>,
 ) -> Result<Option<Coverage>, Failure> {
     let reader = who::history_in(state_dir)?;
-    let (records, known) = join::with_images(&reader, query)
-        .map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
-    let mut images = Images::default();
-    for image in known {
-        let process = image.process.as_ref();
-        if let Some(entity) = process.and_then(|process| process.entity_id.clone()) {
-            images.learn(entity, Some(image));
+    let mut pages = Pages::new(query);
+    loop {
+        let (page, known) = join::with_images(&reader, pages.query())
+            .map_err(|error| Failure::usage(format!("--state-dir: {error}")))?;
+        let mut images = Images::default();
+        for image in known {
+            let process = image.process.as_ref();
+            if let Some(entity) = process.and_then(|process| process.entity_id.clone()) {
+                images.learn(entity, Some(image));
+            }
+        }
+        for record in pages.take(page) {
+            replay.judge(&record, &images);
+        }
+        if !pages.go_back() {
+            return Ok(pages.covered());
         }
     }
-    let mut covered = None;
-    for record in &records {
-        match coverage(record) {
-            Some(coverage) => covered = Some(coverage.clone()),
-            None => replay.judge(record, &images),
-        }
-    }
-    Ok(covered)
-}
-
-fn coverage(record: &Record) -> Option<&Coverage> {
-    record.procid.as_ref()?.coverage.as_ref()
 }
 
 struct Told<'a> {

@@ -25,11 +25,11 @@ impl Ancestors {
         }
     }
 
-    /// Those that were not asked for; the record itself describes the parent.
+    /// Those that were not asked for. The record itself says of the parent which
+    /// image it is, but not with which arguments.
     pub fn wanted(&self, record: &Record) -> Vec<String> {
-        let parent = parent(record).and_then(|parent| parent.entity_id.as_deref());
         line(record)
-            .filter(|entity| Some(*entity) != parent && !self.0.contains_key(*entity))
+            .filter(|entity| !self.0.contains_key(*entity))
             .map(str::to_owned)
             .collect()
     }

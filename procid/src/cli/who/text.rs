@@ -91,7 +91,7 @@ pub fn block(record: &Record, ancestors: &Ancestors, out: &mut impl Write) -> io
     for (depth, (entity, process)) in ancestors.of(record).into_iter().enumerate() {
         let name = if depth == 0 { "ancestry" } else { "" };
         let what = match process {
-            Some(process) => image(process),
+            Some(process) => ancestor(process),
             None => format!("entity {}, not described here", printable(entity)),
         };
         line(name, &format!("{}{what}", indent(depth)))?;
@@ -312,6 +312,22 @@ pub(super) fn image(process: &Process) -> String {
     parts.join(", ")
 }
 
+/// Characters of an ancestor's command line that are shown.
+const ARGS_SHOWN: usize = 100;
+
+/// The same, with the beginning of its command line: of an interpreter, that is
+/// what it was.
+fn ancestor(process: &Process) -> String {
+    let Some(command_line) = process.command_line.as_deref() else {
+        return image(process);
+    };
+    let mut shown: String = printable(command_line).chars().take(ARGS_SHOWN).collect();
+    if shown.len() < printable(command_line).len() {
+        shown.push('…');
+    }
+    format!("{}: {shown}", image(process))
+}
+
 /// The hash with the grade it has earned, or why there is none.
 pub(in crate::cli) fn hash(process: Option<&Process>, state: Option<&HashState>) -> String {
     let sha256 = process.and_then(|process| process.hash.as_ref());
@@ -453,7 +469,8 @@ mod tests {
             ..Record::default()
         };
         let mut ancestors = Ancestors::default();
-        assert_eq!(ancestors.wanted(&record), ["gone-id", "init-id"]);
+        assert_eq!(ancestors.wanted(&record), ["bash-id", "gone-id", "init-id"]);
+        ancestors.learn("bash-id".to_owned(), None);
         ancestors.learn("gone-id".to_owned(), None);
         ancestors.learn_all([Record {
             process: Some(Box::new(of("in\x1bit", None))),
@@ -462,7 +479,10 @@ mod tests {
         ancestors.learn(
             "init-id".to_owned(),
             Some(Record {
-                process: Some(Box::new(of("in\x1bit", None))),
+                process: Some(Box::new(Process {
+                    command_line: Some(format!("in\x1bit {}", "x".repeat(200))),
+                    ..of("in\x1bit", None)
+                })),
                 ..Record::default()
             }),
         );
@@ -470,12 +490,13 @@ mod tests {
         let mut out = Vec::new();
         block(&record, &ancestors, &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
-        let tree = concat!(
-            "    ancestry   in\\u{1b}it, entity in\\u{1b}it-id\n",
-            "               └ entity gone-id, not described here\n",
-            "                 └ bash, entity bash-id\n",
+        let tree = format!(
+            "    ancestry   in\\u{{1b}}it, entity in\\u{{1b}}it-id: in\\u{{1b}}it {}…
+               └ entity gone-id, not described here
+                 └ bash, entity bash-id\n",
+            "x".repeat(ARGS_SHOWN - 11)
         );
-        assert!(out.contains(tree), "{out}");
+        assert!(out.contains(&tree), "{out}");
     }
 
     #[test]
