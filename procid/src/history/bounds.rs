@@ -11,8 +11,10 @@ use rusqlite::{Connection as Database, Result, TransactionBehavior, params};
 
 use super::value::{LONG_NS, boot};
 
-/// Most connections looked at in one step: more than a batch brings.
-const FLOWS_STEP: usize = 8_192;
+/// Connections looked at in one step: of a small file, no large part.
+const FLOWS_STEP: usize = 512;
+/// Steps at one time: more than a batch brings.
+const STEPS: usize = 16;
 /// Most images.
 const IMAGES_STEP: usize = 4_096;
 /// Freed pages given back to the file system in one step.
@@ -69,9 +71,37 @@ impl Bounds {
         self.removed
     }
 
-    /// One step; `now` is nanoseconds since the epoch. Returns the images of
+    /// Some steps; `now` is nanoseconds since the epoch. Returns the images of
     /// `run`, the present one, that were removed.
     pub(super) fn keep(&mut self, database: &Database, run: i64, now: i64) -> Result<Vec<ImageId>> {
+        let age = i64::try_from(self.limits.age.as_nanos()).unwrap_or(i64::MAX);
+        let before = now.saturating_sub(age);
+        if Instant::now() >= self.round_ends {
+            self.round_ends = Instant::now() + ROUND;
+            self.flows_from = 0;
+            self.images_from = 0;
+        }
+        let mut is_full = self.is_full(database)?;
+        let mut cut = before;
+        for _ in 0..STEPS {
+            let step = self.remove_flows(database, run, before, is_full)?;
+            if let Some((_, of_step)) = step {
+                cut = of_step;
+            }
+            if is_full && step.is_none_or(|(removed, _)| removed == 0) {
+                // It is full of what goes on: images go for it.
+                cut = now;
+            }
+            if step.is_none() {
+                break;
+            }
+            is_full = self.is_full(database)?;
+        }
+        self.remove_images(database, run, cut, is_full)
+    }
+
+    /// Whether it is beyond its size; freed pages are given back then.
+    fn is_full(&mut self, database: &Database) -> Result<bool> {
         let number = |pragma: &str| {
             database
                 .query_row(pragma, [], |row| row.get::<_, i64>(0))
@@ -85,21 +115,25 @@ impl Bounds {
             database.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_STEP})"))?;
         }
         // Short of the bound, so that what a batch adds stays within it.
-        let is_full = (pages - free) * page > self.limits.size / 16 * 15;
-        let age = i64::try_from(self.limits.age.as_nanos()).unwrap_or(i64::MAX);
-        let before = now.saturating_sub(age);
-        if Instant::now() >= self.round_ends {
-            self.round_ends = Instant::now() + ROUND;
-            self.flows_from = 0;
-            self.images_from = 0;
-        }
+        Ok((pages - free) * page > self.limits.size / 16 * 15)
+    }
+
+    /// One step: how many connections were removed, and that they ended before a
+    /// time; `None`: there is none to look at.
+    fn remove_flows(
+        &mut self,
+        database: &Database,
+        run: i64,
+        before: i64,
+        is_full: bool,
+    ) -> Result<Option<(i64, i64)>> {
         let flows = self.old_flows(database, run)?;
         let cut = match flows.last() {
             Some(last) if is_full => last.started.saturating_add(LONG_NS).max(before),
             _ => before,
         };
-        if !is_full && flows.first().is_none_or(|first| first.started >= cut) {
-            return self.remove_images(database, run, before, is_full);
+        if flows.first().is_none_or(|first| first.started >= cut) {
+            return Ok(None);
         }
         let transaction =
             rusqlite::Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
@@ -138,8 +172,7 @@ impl Bounds {
             database.prepare_cached(text)?.execute([before])?;
         }
         transaction.commit()?;
-        let is_stuck = removed == 0 && is_full;
-        self.remove_images(database, run, if is_stuck { now } else { cut }, is_full)
+        Ok(Some((removed, cut)))
     }
 
     /// The next connections to look at, oldest first.

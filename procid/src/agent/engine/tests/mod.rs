@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod any;
+mod bounds;
 mod hash;
 mod hops;
 mod life;
