@@ -19,6 +19,8 @@ use crate::{
     records::{Coverage, Endpoint, Event, Procid},
 };
 
+mod any;
+
 fn record(port: u16) -> Record {
     Record {
         destination: Some(Endpoint {
