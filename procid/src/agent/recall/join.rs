@@ -179,7 +179,16 @@ type Socket = (String, String, Option<std::net::IpAddr>, Option<u16>);
 fn socket(record: &Record) -> Option<Socket> {
     let boot = record.host.as_ref()?.boot.as_ref()?.id.clone();
     let cookie = record.procid.as_ref()?.socket.as_ref()?.cookie.clone()?;
-    let to = record.destination.as_ref();
+    let direction = record
+        .network
+        .as_ref()
+        .and_then(|it| it.direction.as_deref());
+    // Of one that was found open, nobody saw from which end it was opened.
+    let to = if direction == Some("ingress") {
+        record.source.as_ref()
+    } else {
+        record.destination.as_ref()
+    };
     Some((
         boot,
         cookie,
@@ -279,7 +288,7 @@ fn both(history: Coverage, memory: Coverage, gap: Option<Gap>) -> Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Endpoint, Event, Host, Id, Procid, Socket as SocketObject};
+    use crate::records::{Endpoint, Event, Host, Id, Network, Procid, Socket as SocketObject};
 
     fn record(at: &str, provenance: &str, end: Result<&str, Option<&str>>) -> Record {
         let mut procid = Procid {
@@ -332,6 +341,16 @@ mod tests {
         assert_eq!(kept.len(), 1);
         let event = kept[0].event.as_ref().unwrap();
         assert_eq!(event.end.as_deref(), Some("then"));
+        // Accepted, it leads to where it came from.
+        let mut accepted = first.clone();
+        accepted.source = accepted.destination.take();
+        accepted.network = Some(Network {
+            direction: Some("ingress".to_owned()),
+            ..Network::default()
+        });
+        let kept = merged(vec![second.clone(), accepted.clone()]);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].source, accepted.source);
         // Its opener was never seen.
         assert_eq!(merged(vec![second.clone()]), std::slice::from_ref(&second));
         // Another boot, another peer, one that had ended.
