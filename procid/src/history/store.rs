@@ -26,6 +26,14 @@ use crate::{
     records::escape::escape,
 };
 
+/// What no image and no actor names any more: they are written once, for all, so
+/// that what is removed with those that named them would stay for good.
+const PRUNE: &str = "\
+    DELETE FROM programs WHERE NOT EXISTS \
+        (SELECT 1 FROM images WHERE program = programs.id); \
+    DELETE FROM places WHERE NOT EXISTS \
+        (SELECT 1 FROM actors WHERE place = places.id);";
+
 const RECENT: NonZero<usize> = NonZero::new(16_384).expect("not 0");
 
 /// The database, open for writing, and the run that writes.
@@ -80,6 +88,8 @@ impl Store {
             ],
         )?;
         let id = database.last_insert_rowid();
+        // Before anything has a number of theirs in mind.
+        database.execute_batch(PRUNE)?;
         Ok(Self {
             run: id,
             names: Names::new(&database, id, run.boot_id)?,

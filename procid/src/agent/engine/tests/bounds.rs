@@ -101,3 +101,32 @@ fn a_small_file_keeps_what_fits() {
     assert!(few.len() > 1_000, "{} of 6000", few.len());
     assert!(few.iter().copied().eq(few[0]..=6_000));
 }
+
+#[test]
+fn what_nothing_names_any_more_goes_with_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut engine = engine_with_curl();
+    let mut kept = Kept::begin(directory.path(), &engine.run());
+    engine.event(exit(image(10), NOW + 5, 0));
+    while engine.next_record().is_some() {}
+    let facts: Vec<_> = std::iter::from_fn(|| engine.next_fact()).collect();
+    kept.write(facts, NOW + 5);
+    let count = |table: &str| {
+        let database = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+        let count = format!("SELECT count(*) FROM {table}");
+        database
+            .query_row(&count, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    let named = ["programs", "places"];
+    kept.bound(1 << 30, NEVER);
+    drop(kept);
+    let mut kept = Kept::begin(directory.path(), &engine.run());
+    assert_eq!(named.map(count), [1, 1]);
+    kept.bound(1 << 30, Duration::ZERO);
+    // Its parent, which was named and not seen, goes a round later.
+    assert_eq!(count("images WHERE program IS NOT NULL"), 0);
+    drop(kept);
+    let _kept = Kept::begin(directory.path(), &engine.run());
+    assert_eq!(named.map(count), [0, 0]);
+}
