@@ -22,9 +22,12 @@ use prometheus_client::{
 };
 
 use super::server::Refusal;
-use crate::agent::{
-    handle::{GateStatus, Handle, Status},
-    stream::Readers,
+use crate::{
+    agent::{
+        handle::{GateStatus, Handle, Status},
+        stream::Readers,
+    },
+    history,
 };
 
 pub(super) fn router() -> Router<Handle> {
@@ -68,6 +71,9 @@ impl Collector for Look {
         self.agent(&mut sheet)?;
         self.records(&mut sheet)?;
         self.policy(&mut sheet)?;
+        if let Some(kept) = &self.status.history {
+            history(kept, &mut sheet)?;
+        }
         match &self.status.exec_gate {
             Some(gate) => exec_gate(gate, &mut sheet),
             None => Ok(()),
@@ -181,6 +187,34 @@ impl Look {
             signed(policy.blocks),
         )
     }
+}
+
+fn history(kept: &history::State, sheet: &mut Sheet<'_>) -> std::fmt::Result {
+    sheet.gauge(
+        "history_writable",
+        "Whether the history is written",
+        i64::from(kept.trouble.is_none()),
+    )?;
+    sheet.gauge(
+        "history_size_bytes",
+        "Size of the history's file",
+        signed(kept.size),
+    )?;
+    sheet.counter(
+        "history_facts_written",
+        "Facts written to the history",
+        kept.written,
+    )?;
+    sheet.counter(
+        "history_facts_missed",
+        "Facts that are missing in the history",
+        kept.missed,
+    )?;
+    sheet.counter(
+        "history_connections_removed",
+        "Connections removed from the history, for want of room or for their age",
+        kept.removed,
+    )
 }
 
 fn exec_gate(gate: &GateStatus, sheet: &mut Sheet<'_>) -> std::fmt::Result {
@@ -325,6 +359,13 @@ mod tests {
                 blocks: 1,
                 ..PolicyStatus::default()
             }),
+            history: Some(history::State {
+                size: 4_096,
+                written: 11,
+                missed: 2,
+                removed: 13,
+                ..history::State::default()
+            }),
             exec_gate: Some(GateStatus {
                 stands: true,
                 executions: 12,
@@ -353,6 +394,11 @@ mod tests {
             "procid_policy_generation 4",
             "procid_policy_rules 9",
             "procid_policy_blocks 1",
+            "procid_history_writable 1",
+            "procid_history_size_bytes 4096",
+            "procid_history_facts_written_total 11",
+            "procid_history_facts_missed_total 2",
+            "procid_history_connections_removed_total 13",
             "procid_exec_gate_stands 1",
             r#"procid_exec_gate_answers_total{outcome="hashed"} 8"#,
             "procid_exec_gate_executions_total 12",

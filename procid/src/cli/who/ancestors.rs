@@ -4,6 +4,10 @@ use std::collections::HashMap;
 
 use crate::records::{Process, Record};
 
+/// Images that are asked for, one by one, for one answer: of a long one, those
+/// that come first.
+const ASKED_MAX: usize = 2_000;
+
 /// Images by their entity ids: those that were asked for.
 #[derive(Debug, Default)]
 pub struct Ancestors(HashMap<String, Option<Process>>);
@@ -30,6 +34,7 @@ impl Ancestors {
     pub fn wanted(&self, record: &Record) -> Vec<String> {
         line(record)
             .filter(|entity| !self.0.contains_key(*entity))
+            .take(ASKED_MAX.saturating_sub(self.0.len()))
             .map(str::to_owned)
             .collect()
     }
