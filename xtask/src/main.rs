@@ -6,6 +6,7 @@ mod cargo;
 mod conformance;
 mod debian;
 mod dist;
+mod fuzz;
 mod host;
 mod incident;
 mod process;
@@ -38,6 +39,8 @@ enum Action {
     Test(test::Args),
     /// Hold procid to every path of docs/CONFORMANCE.md
     Conformance(conformance::Args),
+    /// Feed what reads foreign bytes with any (libFuzzer)
+    Fuzz(fuzz::Args),
     /// Play a theft, and ask procid about it
     Incident(incident::Args),
     /// Run a command as root on a Debian kernel in a virtual machine
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Action::Run(args) => run::main(&args),
         Action::Test(args) => test::main(&args),
         Action::Conformance(args) => conformance::main(&args),
+        Action::Fuzz(args) => fuzz::main(&args),
         Action::Incident(args) => incident::main(&args),
         Action::Vm(args) => vm::main(&args),
         Action::Bench(args) => bench::main(&args),

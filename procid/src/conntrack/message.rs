@@ -59,9 +59,18 @@ fn put(flags: u16, sequence: u32, message: NetfilterMessage, bytes: &mut Vec<u8>
     }
 }
 
+/// `nlmsg_type` of an error, and of an entry: `NFNL_SUBSYS_CTNETLINK << 8 |
+/// IPCTNL_MSG_CT_NEW`.
+const READ: [u16; 2] = [2, 1 << 8];
+
 /// Reads one answer, and says to which question; `None`: these bytes are no
-/// message.
+/// message that answers one.
 pub fn read(bytes: &[u8]) -> Option<(u32, Reply)> {
+    // Attributes of other subsystems make the crate panic where they are damaged.
+    let kind: [u8; 2] = bytes.get(4..6)?.try_into().ok()?;
+    if !READ.contains(&u16::from_ne_bytes(kind)) {
+        return None;
+    }
     let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).ok()?;
     let reply = match message.payload {
         NetlinkPayload::Error(error) => {
@@ -223,6 +232,20 @@ mod tests {
         bytes.extend((-libc::ENOENT).to_ne_bytes());
         bytes.extend([0; 16]);
         assert_eq!(read(&bytes), Some((9, Reply::Refused(libc::ENOENT))));
+    }
+
+    /// Found by fuzzing: an attribute of an nf_tables set, shorter than its header.
+    #[test]
+    fn a_message_of_another_subsystem_is_none() {
+        let mut bytes = [0; 43];
+        bytes[..20].copy_from_slice(&[
+            36, 0, 0, 0, 10, 10, 0, 68, 0, 1, 0, 2, 0, 0, 3, 0, 36, 0, 0, 0,
+        ]);
+        bytes[20..40].copy_from_slice(&[
+            4, 0, 17, 0, 4, 0, 12, 0, 0, 0, 0, 4, 0, 17, 0, 4, 0, 12, 0, 0,
+        ]);
+        bytes[41] = 255;
+        assert_eq!(read(&bytes), None);
     }
 
     proptest! {
