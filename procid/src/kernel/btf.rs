@@ -91,6 +91,12 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
     u32::read_from_bytes(slice).map_err(|_| BtfError::Damaged("it ends early"))
 }
 
+/// Of two bit offsets.
+fn sum(one: u32, other: u32) -> Result<u32, BtfError> {
+    one.checked_add(other)
+        .ok_or(BtfError::Damaged("a member lies too far in its structure"))
+}
+
 impl<'a> KernelTypes<'a> {
     /// Indexes a BTF blob, such as `/sys/kernel/btf/vmlinux`.
     ///
@@ -213,7 +219,7 @@ impl<'a> KernelTypes<'a> {
             if name.is_empty()
                 && let Some((inner, kind)) = self.member(self.resolve(kind)?, wanted, depth + 1)?
             {
-                return Ok(Some((bits + inner, kind)));
+                return Ok(Some((sum(bits, inner)?, kind)));
             }
         }
         Ok(None)
@@ -235,7 +241,7 @@ impl<'a> KernelTypes<'a> {
             let Some((bits, kind)) = self.member(owner, part.as_bytes(), 0)? else {
                 return Ok(None);
             };
-            total += bits;
+            total = sum(total, bits)?;
             owner = self.resolve(kind)?;
         }
         Ok(Some(total))
@@ -346,6 +352,26 @@ mod tests {
         let parsed = KernelTypes::parse(&blob).unwrap();
         assert_eq!(parsed.path("sock", "y").unwrap(), Some(33));
         assert_eq!(parsed.path("sock", "z").unwrap(), None);
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_member_that_lies_too_far_is_damage() {
+        // struct sock { struct sock; int a; }, where the first lies at the end of
+        // all addresses.
+        let mut types = Vec::new();
+        for word in [10, KIND_INT << 24, 4, 32, 1, KIND_STRUCT << 24 | 2, 8] {
+            types.extend_from_slice(u32::as_bytes(&word));
+        }
+        for word in [0, 2, 0xaaaa_aaaa, 6, 1, 32] {
+            types.extend_from_slice(u32::as_bytes(&word));
+        }
+        let blob = blob(&types, b"\0sock\0a\0\0int\0");
+        let parsed = KernelTypes::parse(&blob).unwrap();
+        assert!(matches!(
+            parsed.path("sock", "a"),
+            Err(BtfError::Damaged(_))
+        ));
     }
 
     fn blob(types: &[u8], strings: &[u8]) -> Vec<u8> {
