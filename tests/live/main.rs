@@ -39,6 +39,7 @@ mod overflow;
 mod policy;
 mod pressure;
 mod programs;
+mod questions;
 mod replay;
 mod report;
 mod save;

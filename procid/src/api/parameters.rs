@@ -52,6 +52,13 @@ impl TryFrom<Parameters> for Query {
 
     fn try_from(from: Parameters) -> Result<Self, FlowError> {
         let end = |text: Option<String>| text.map(|text| text.parse::<End>()).transpose();
+        if from
+            .since
+            .zip(from.until)
+            .is_some_and(|(since, until)| since > until)
+        {
+            return Err(FlowError::Times);
+        }
         Ok(Self {
             either: end(from.either)?,
             source: end(from.src)?,
@@ -134,6 +141,13 @@ mod tests {
             let back: Parameters = serde_urlencoded::from_str(&url).unwrap();
             prop_assert_eq!(Query::try_from(back).unwrap(), query);
         }
+    }
+
+    #[test]
+    fn a_time_that_ends_before_it_begins_is_refused() {
+        let of = |text| Query::try_from(serde_urlencoded::from_str::<Parameters>(text).unwrap());
+        assert!(of("since=5&until=5").is_ok());
+        assert_eq!(of("since=6&until=5"), Err(FlowError::Times));
     }
 
     #[test]

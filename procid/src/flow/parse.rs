@@ -39,6 +39,8 @@ pub enum FlowError {
     CommunityIdAndEnd(String),
     #[error("`{0}` is one too many; a flow has at most two ends, SRC and DST")]
     TooMany(String),
+    #[error("since is later than until")]
+    Times,
 }
 
 impl Query {

@@ -78,6 +78,7 @@ impl Pages {
             return false;
         };
         let until = until.saturating_add(OVERLAP_NS);
+        let until = self.query.since.map_or(until, |since| until.max(since));
         let goes_back = self.query.until.is_none_or(|before| until < before);
         self.query.until = Some(until);
         goes_back

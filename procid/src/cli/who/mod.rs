@@ -212,7 +212,8 @@ fn print<W: Write>(records: &[Record], printer: &mut Printer<W>) -> Result<Code,
     printer.end(covered)
 }
 
-/// Prints each connection once, as it is when it is first told of.
+/// Prints each connection once, as it is when it is first told of, up to the time
+/// asked for.
 async fn follow<W: Write>(
     client: &Client,
     mut query: Query,
@@ -239,7 +240,11 @@ async fn follow<W: Write>(
         printer.flush()?;
         seen = present;
         let since = i64::try_from(asked.as_nanosecond()).unwrap_or(i64::MAX);
-        query.since = Some(query.since.map_or(since, |first| first.max(since)));
+        let since = query.since.map_or(since, |first| first.max(since));
+        if query.until.is_some_and(|until| until < since) {
+            return Ok(Code::Done);
+        }
+        query.since = Some(since);
         tokio::time::sleep(POLL).await;
     }
 }
