@@ -123,6 +123,7 @@ fn a_theft_is_told_of_after_a_restart() {
 }
 
 fn happens(place: &Path) {
+    fs::create_dir_all(place).unwrap();
     mount("tmpfs", place, "tmpfs", MountFlags::empty(), None).unwrap();
     let (home, bin) = (place.join("home"), place.join("bin"));
     for directory in [&home, &bin] {
